@@ -1,0 +1,161 @@
+"""A vocabulary as the bytes its tokens stand for, whatever alphabet the tokenizer writes them in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from mapping_cache.errors import UnsupportedTokenizerError
+from mapping_cache.parts import BYTE_TOKEN, METASPACE, Spelling, TokenizerParts, byte_alphabet, read_parts
+from mapping_cache.roles import find_roles, named_specials
+
+
+@dataclass(frozen=True, slots=True)
+class CanonicalVocabulary:
+    """What every id of a tokenizer stands for.
+
+    `tokens[i]` is the bytes of id `i`, `None` for special tokens and for ids that the tokenizer lacks.
+    `surfaces[i]` is the token as the tokenizer writes it, special tokens included, `None` where it has none.
+    `specials` maps special ids to their surfaces; `roles` has the keys "bos", "eos" (every end-of-turn id),
+    "pad" and "unk"; `main` has the one id to use for a role where there is one.
+    `byte_tokens` are the ids of byte-fallback tokens such as `<0x41>`.
+    `dummy_prefix` says where decoding drops one leading space: "none", "first" (start of the text) or
+    "always" (start of every stretch of text between special tokens).
+    `fingerprint` is a hex digest of everything above.
+    """
+
+    tokens: tuple[bytes | None, ...]
+    surfaces: tuple[str | None, ...]
+    specials: Mapping[int, str]
+    roles: Mapping[str, frozenset[int]]
+    main: Mapping[str, int]
+    byte_tokens: frozenset[int]
+    dummy_prefix: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def same_tokens(self, other: CanonicalVocabulary) -> bool:
+        """Whether every id stands for the same thing in both, padding at the end aside."""
+        shared = min(len(self), len(other))
+        return (
+            self.tokens[:shared] == other.tokens[:shared]
+            and self.surfaces[:shared] == other.surfaces[:shared]
+            and self.specials == other.specials
+            and self.byte_tokens == other.byte_tokens
+            and not any(self.surfaces[shared:])
+            and not any(other.surfaces[shared:])
+        )
+
+
+def canonical_vocabulary(tokenizer: Any, size: int | None = None) -> CanonicalVocabulary:
+    """The canonical vocabulary of a Hugging Face tokenizer or of a bare `tokenizers.Tokenizer`.
+
+    `size` is the width of the model's logits: ids that the tokenizer lacks are padding, and ids beyond it are
+    left out since the model cannot produce them. Default: the tokenizer's own size.
+    Raises `UnsupportedTokenizerError` naming the part that is not understood.
+    """
+    backend = _backend(tokenizer)
+    parts = read_parts(backend)
+    vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+    model_vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=False)
+    added = backend.get_added_tokens_decoder()
+    width = max([*vocabulary.values(), -1]) + 1 if size is None else size
+    named = named_specials(tokenizer, parts.unk_token)
+    verbatim = {
+        token: entry.content for token, entry in added.items() if entry.content not in model_vocabulary
+    }
+    surfaces: list[str | None] = [None] * width
+    for surface, token in vocabulary.items():
+        if token < width:
+            surfaces[token] = surface
+    special = {token for token, entry in added.items() if entry.special} | {
+        vocabulary[surface] for surface in named if surface in vocabulary
+    }
+    specials = {token: surfaces[token] or "" for token in sorted(special) if token < width}
+    tokens, byte_tokens = _spell_all(surfaces, parts, specials, verbatim)
+    roles, main = find_roles(tokenizer, specials, parts.unk_token)
+    return CanonicalVocabulary(
+        tokens=tuple(tokens),
+        surfaces=tuple(surfaces),
+        specials=specials,
+        roles=roles,
+        main=main,
+        byte_tokens=frozenset(byte_tokens),
+        dummy_prefix=parts.dummy_prefix,
+        fingerprint=_fingerprint(tokens, surfaces, specials, roles, main, byte_tokens, parts.dummy_prefix),
+    )
+
+
+def _backend(tokenizer: Any) -> Any:
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        name = type(tokenizer).__name__
+        raise UnsupportedTokenizerError("backend", f"{name} is not backed by the tokenizers library")
+    return backend
+
+
+def _spell_all(
+    surfaces: list[str | None],
+    parts: TokenizerParts,
+    specials: Mapping[int, str],
+    verbatim: Mapping[int, str],
+) -> tuple[list[bytes | None], set[int]]:
+    alphabet = byte_alphabet()
+    tokens: list[bytes | None] = []
+    byte_tokens: set[int] = set()
+    for token, surface in enumerate(surfaces):
+        if surface is None or token in specials:
+            tokens.append(None)
+        elif token in verbatim:
+            # The tokenizer finds added tokens in the text as they are, before its own alphabet applies.
+            tokens.append(_utf8(surface))
+        elif parts.byte_fallback and (match := BYTE_TOKEN.match(surface)):
+            byte_tokens.add(token)
+            tokens.append(bytes([int(match[1], 16)]))
+        else:
+            tokens.append(_spell(surface, parts, alphabet))
+    return tokens, byte_tokens
+
+
+def _spell(surface: str, parts: TokenizerParts, alphabet: Mapping[str, int]) -> bytes:
+    if parts.spelling is Spelling.BYTE_LEVEL:
+        try:
+            return bytes([alphabet[character] for character in surface])
+        except KeyError:
+            return _utf8(surface)  # the decoder gives such a token as it stands
+    if parts.spelling is Spelling.METASPACE:
+        return _utf8(surface.replace(METASPACE, " "))
+    if parts.spelling is Spelling.WORD:
+        prefix = parts.continuing_prefix
+        return _utf8(surface[len(prefix) :] if prefix and surface.startswith(prefix) else f" {surface}")
+    return _utf8(surface)
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _fingerprint(
+    tokens: list[bytes | None],
+    surfaces: list[str | None],
+    specials: Mapping[int, str],
+    roles: Mapping[str, frozenset[int]],
+    main: Mapping[str, int],
+    byte_tokens: set[int],
+    dummy_prefix: str,
+) -> str:
+    digest = hashlib.sha256()
+    for spelled in tokens:
+        digest.update(b"-" if spelled is None else b"%d:%s" % (len(spelled), spelled))
+    digest.update(repr(surfaces).encode("utf-8", "surrogatepass"))
+    described = [sorted(specials.items()), sorted((role, sorted(ids)) for role, ids in roles.items())]
+    digest.update(repr((described, sorted(main.items()), sorted(byte_tokens), dummy_prefix)).encode())
+    return digest.hexdigest()

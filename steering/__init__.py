@@ -1,0 +1,1 @@
+"""The generate loop and what steers it. Knows token ids, tensors and models; nothing of HTTP."""

@@ -1,0 +1,128 @@
+"""Reading an adapter folder: a plain Hugging Face model (a delta), or models beside an `adapter.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steering.adapters.adapter import Adapter, ShiftKind
+from steering.adapters.delta import delta_shift
+from steering.adapters.proxy import ProxyShift
+from steering.loaded_model import LoadedModel
+from steering.models import load_model
+from steering.types import AdapterLoadError, ModelLoadError
+
+ADAPTER_FILE = "adapter.json"
+_COMMON = {"format": 1, "kind": "delta", "alpha": 1.0, "bridge": "rescore", "unmatched": "neutral", "top_k": None}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "delta": {**_COMMON, "model": ".", "normalisation": "base"},
+    "proxy": {**_COMMON, "kind": "proxy", "expert": "expert", "antiexpert": "antiexpert"},
+}
+# Free text for people; the loader has no use for it.
+_NOTES = {"card"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    folders: tuple[str, ...]
+    shifting: ShiftKind
+
+
+def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: str = "auto") -> Adapter:
+    """Load the adapter folder `path` under `name`.
+
+    Raises AdapterLoadError naming the file or field at fault; nothing is kept of a load that failed.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise AdapterLoadError(f"adapter {name!r}: {folder} is not a folder")
+    try:
+        settings = _read_settings(folder / ADAPTER_FILE)
+        parts = _parts(settings)
+        models = tuple(
+            load_model(_inside(folder, part), device=device, dtype=dtype) for part in parts.folders
+        )
+        _check_one_vocabulary(models)
+    except (AdapterLoadError, ModelLoadError) as error:
+        raise AdapterLoadError(f"adapter {name!r}: {error}") from error
+    return Adapter(
+        name=name,
+        version=_digest(folder),
+        kind=settings["kind"],
+        path=folder,
+        models=models,
+        shifting=parts.shifting,
+        alpha=float(settings["alpha"]),
+        bridge=settings["bridge"],
+        neutral=settings["unmatched"] == "neutral",
+        top_k=settings["top_k"],
+    )
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return _DEFAULTS["delta"]
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterLoadError(f"{file.name} is not readable JSON: {error}") from error
+    kind = given.get("kind", "delta") if isinstance(given, dict) else None
+    if not isinstance(kind, str) or kind not in _DEFAULTS:
+        raise AdapterLoadError(f"{file.name}: kind must be one of {', '.join(_DEFAULTS)}")
+    unknown = sorted(set(given) - set(_DEFAULTS[kind]) - _NOTES)
+    if unknown:
+        raise AdapterLoadError(f"{file.name}: unknown field {unknown[0]!r}")
+    settings = {**_DEFAULTS[kind], **given}
+    _check_settings(file.name, settings)
+    return settings
+
+
+def _check_settings(file: str, settings: dict[str, Any]) -> None:
+    alpha, top_k = settings["alpha"], settings["top_k"]
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and math.isfinite(alpha)
+    checks = {
+        "format": settings["format"] == 1,
+        "alpha": number,
+        "bridge": settings["bridge"] in ("map", "rescore"),
+        "unmatched": settings["unmatched"] in ("neutral", "zero"),
+        "top_k": top_k is None or (type(top_k) is int and top_k > 0),
+    }
+    for field, good in checks.items():
+        if not good:
+            raise AdapterLoadError(f"{file}: {field} cannot be {settings[field]!r}")
+
+
+def _parts(settings: dict[str, Any]) -> _Parts:
+    if settings["kind"] == "proxy":
+        return _Parts((settings["expert"], settings["antiexpert"]), ProxyShift())
+    return _Parts((settings["model"],), delta_shift(settings["normalisation"]))
+
+
+def _inside(folder: Path, part: Any) -> Path:
+    target = (folder / str(part)).resolve()
+    if not isinstance(part, str) or not target.is_relative_to(folder.resolve()):
+        raise AdapterLoadError(f"{ADAPTER_FILE}: {part!r} does not lie below the adapter's folder")
+    if not target.is_dir():
+        raise AdapterLoadError(f"{ADAPTER_FILE}: there is no folder {part!r}")
+    return target
+
+
+def _check_one_vocabulary(models: tuple[LoadedModel, ...]) -> None:
+    first = models[0]
+    for other in models[1:]:
+        if other.vocab_size != first.vocab_size or other.vocabulary.tokens != first.vocabulary.tokens:
+            raise AdapterLoadError("expert and antiexpert must have the same vocabulary")
+
+
+def _digest(folder: Path) -> str:
+    """Twelve hex digits over names and bytes of all files below the folder."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(str(file.relative_to(folder)).encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:12]

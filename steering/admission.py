@@ -1,0 +1,69 @@
+"""What a request must be before the engine takes it: the last line of defence behind the HTTP edge's own checks."""
+
+from __future__ import annotations
+
+import math
+
+from steering.types import InvalidRequestError, Request, SamplingParams
+
+
+def check_request(request: Request, vocab_size: int, max_model_len: int) -> None:
+    """Raises InvalidRequestError naming the field at fault and its limit."""
+    length = len(request.prompt_ids)
+    if length == 0:
+        raise InvalidRequestError("prompt: it has no tokens", "prompt")
+    needs_room = request.sampling.max_tokens > 0
+    if length + needs_room > max_model_len:
+        raise InvalidRequestError(
+            f"prompt: it has {length} tokens; this model takes at most {max_model_len - needs_room}"
+            + (" and generates into the rest" if needs_room else ""),
+            "prompt",
+        )
+    for token in request.prompt_ids:
+        if not 0 <= token < vocab_size:
+            raise InvalidRequestError(f"prompt: token id {token} is not between 0 and {vocab_size - 1}", "prompt")
+    _check_sampling(request.sampling, vocab_size)
+    _check_steering(request)
+
+
+def _check_sampling(params: SamplingParams, vocab_size: int) -> None:
+    scoring = params.prompt_logprobs is not None
+    limits = {
+        "max_tokens": params.max_tokens >= (0 if scoring else 1),
+        "min_tokens": params.min_tokens >= 0,
+        "temperature": params.temperature >= 0,
+        "top_p": 0 < params.top_p <= 1,
+        "top_k": params.top_k >= 0,
+        "min_p": 0 <= params.min_p <= 1,
+        "presence_penalty": math.isfinite(params.presence_penalty),
+        "frequency_penalty": math.isfinite(params.frequency_penalty),
+        "repetition_penalty": params.repetition_penalty > 0,
+        "logprobs": params.logprobs is None or params.logprobs >= 0,
+        "prompt_logprobs": params.prompt_logprobs is None or params.prompt_logprobs >= 0,
+    }
+    for name, good in limits.items():
+        value = getattr(params, name)
+        if not good or (isinstance(value, float) and not math.isfinite(value)):
+            raise InvalidRequestError(f"{name}: {value} is out of range", name)
+    for token, bias in params.logit_bias:
+        if not 0 <= token < vocab_size:
+            raise InvalidRequestError(
+                f"logit_bias: token id {token} is not between 0 and {vocab_size - 1}", "logit_bias"
+            )
+        if not math.isfinite(bias):
+            raise InvalidRequestError(f"logit_bias: {bias} for token {token} is not a finite number", "logit_bias")
+    for token in params.stop_token_ids:
+        if not 0 <= token < vocab_size:
+            raise InvalidRequestError(
+                f"stop_token_ids: token id {token} is not between 0 and {vocab_size - 1}", "stop_token_ids"
+            )
+
+
+def _check_steering(request: Request) -> None:
+    for spec in request.steering:
+        if spec.alpha is not None and not math.isfinite(spec.alpha):
+            raise InvalidRequestError(f"steering.alpha: {spec.alpha} is not a finite number", "steering.alpha")
+        if spec.top_k is not None and spec.top_k < 1:
+            raise InvalidRequestError(f"steering.top_k: {spec.top_k} is below 1", "steering.top_k")
+        if spec.bridge not in (None, "map", "rescore"):
+            raise InvalidRequestError(f"steering.bridge: {spec.bridge!r} is not map or rescore", "steering.bridge")

@@ -1,0 +1,149 @@
+"""Attention over a packed batch and a paged pool, registered with transformers' `AttentionInterface`.
+
+A model runs on `[1, tokens]`: the new tokens of all rows, one after another. Everything but attention treats
+tokens independently; attention is ours, and the `AttentionPlan` that reaches it as a keyword argument of the
+model's forward pass says which token belongs to which row and where that row's past lies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from steering.kv_cache import KVCache
+
+ATTENTION_NAME = "trimtab_paged"
+
+
+@dataclass(slots=True)
+class RowGroup:
+    """Rows of similar query length, padded to one rectangle.
+
+    `queries`: int64 `[rows, width]`, indices into the packed tokens (padding repeats the row's first).
+    `positions`: int64 `[rows, width]`, each query's position in its row. `real`: bool `[rows, width]`, or None where
+    nothing is padded. `block_tables`: int64 `[rows, pages]`, padded with page 0, which the mask hides.
+    """
+
+    queries: Tensor
+    positions: Tensor
+    real: Tensor | None
+    block_tables: Tensor
+    masks: dict[int | None, Tensor] = field(default_factory=dict)
+
+    def mask(self, length: int, window: int | None) -> Tensor:
+        """bool `[rows, width, length]`: which of a row's positions each query sees. Made once a step and window."""
+        if window not in self.masks:
+            keys = torch.arange(length, device=self.positions.device)
+            seen = keys <= self.positions[..., None]
+            if window is not None:
+                seen &= keys > self.positions[..., None] - window
+            self.masks[window] = seen
+        return self.masks[window]
+
+
+@dataclass(slots=True)
+class AttentionPlan:
+    """What one forward pass's attention needs: the pool, each token's slot in it, and the rows in groups."""
+
+    cache: KVCache
+    slots: Tensor
+    groups: list[RowGroup]
+
+
+def paged_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    trimtab_plan: AttentionPlan | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of new tokens over their rows' paged past.
+
+    query `[1, heads, tokens, head_dim]`, key and value `[1, kv_heads, tokens, head_dim]` -> `[1, tokens, heads, head_dim]`.
+    `sliding_window`, `softcap` (Gemma 2) and `s_aux` (attention sinks, one logit a head) come from the model.
+    """
+    if trimtab_plan is None:
+        raise RuntimeError("the model does not hand keyword arguments on to its attention function")
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    plan = trimtab_plan
+    keys, values = plan.cache.write(layer, plan.slots, key[0].transpose(0, 1), value[0].transpose(0, 1))
+    packed = query[0].transpose(0, 1)
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    output = packed.new_empty(packed.shape[0], packed.shape[1], values.shape[-1])
+    for group in plan.groups:
+        attended = _attend(packed[group.queries], keys, values, group, scale, sliding_window, softcap, s_aux)
+        if group.real is None:
+            output[group.queries.flatten()] = attended.flatten(0, 1)
+        else:
+            output[group.queries[group.real]] = attended[group.real]
+    return output[None], None
+
+
+def _attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    group: RowGroup,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """query `[rows, width, heads, head_dim]` over the group's pages -> `[rows, width, heads, value_dim]`."""
+    rows, width, heads, head_dim = query.shape
+    kv_heads = keys.shape[2]
+    shared = heads // kv_heads
+    past_keys = keys[group.block_tables].flatten(1, 2).transpose(1, 2)
+    past_values = values[group.block_tables].flatten(1, 2).transpose(1, 2)
+    # The query heads that share a key head become extra query positions: no copy of the keys is made for them.
+    folded = query.view(rows, width, kv_heads, shared, head_dim).permute(0, 2, 3, 1, 4)
+    folded = folded.reshape(rows, kv_heads, shared * width, head_dim)
+    mask = group.mask(past_keys.shape[2], window)[:, None]
+    if shared > 1:
+        mask = mask.repeat(1, 1, shared, 1) if width > 1 else mask.expand(-1, -1, shared, -1)
+    if softcap is None and sinks is None:
+        out = functional.scaled_dot_product_attention(
+            folded, past_keys, past_values, attn_mask=mask, scale=scale
+        )
+    else:
+        out = _explicit_attention(folded, past_keys, past_values, mask, scale, softcap, sinks, width)
+    out = out.view(rows, kv_heads, shared, width, -1).permute(0, 3, 1, 2, 4)
+    return out.reshape(rows, width, heads, -1)
+
+
+def _explicit_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    scale: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+    width: int,
+) -> Tensor:
+    """Attention with what the fused kernels lack: soft-capped scores and sinks."""
+    scores = (query @ keys.transpose(-1, -2)) * scale
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).float()
+    if sinks is not None:
+        sink = sinks.float().view(1, keys.shape[1], -1).repeat_interleave(width, dim=2)
+        scores = torch.cat([scores, sink.expand(scores.shape[0], -1, -1)[..., None]], dim=-1)
+    weights = scores.softmax(dim=-1).to(values.dtype)
+    return weights[..., : keys.shape[2]] @ values
+
+
+def register() -> None:
+    """Make the function known to transformers under ATTENTION_NAME; doing it twice changes nothing."""
+    AttentionInterface.register(ATTENTION_NAME, paged_attention)

@@ -1,0 +1,331 @@
+"""The generate loop of one base: schedule, run the base, run the steering models, fuse, sample, commit.
+
+One thread calls `add_request`, `abort` and `step`; adapters may be attached, detached and looked up from any other.
+The engine does not know text (but for what histories need), HTTP, or stop strings.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from mapping_cache import VocabularyMap, load_or_build
+from steering.adapters import Adapter
+from steering.admission import check_request
+from steering.distribution import Distributions, Position, StepModels
+from steering.kv_cache import KVCache
+from steering.loaded_model import LoadedModel
+from steering.outputs import OutputBuilder
+from steering.pages import PageAllocator
+from steering.runner import RowInput, Runner
+from steering.sampler import SamplingRow, sample
+from steering.scheduler import Chunk, Scheduler
+from steering.sequence import Sequence
+from steering.steerer import Steerer, SteeringRow
+from steering.types import (
+    EngineStats,
+    InvalidRequestError,
+    Request,
+    ResolvedSteering,
+    StepOutput,
+)
+
+# Of the memory that is free at start, a GPU's pool takes this share; a CPU's takes at most the bytes below.
+_GPU_MEMORY_SHARE = 0.8
+_CPU_POOL_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Limits of one engine. `kv_cache_memory` is bytes for the base's pool; None chooses by the device."""
+
+    max_num_seqs: int = 32
+    max_model_len: int | None = None
+    max_step_tokens: int = 512
+    page_size: int = 16
+    kv_cache_memory: int | None = None
+    prefix_caching: bool = True
+
+
+class Engine:
+    """Continuous batching over one base, every sequence steered by its own adapters or none."""
+
+    def __init__(self, base: LoadedModel, config: EngineConfig | None = None) -> None:
+        self.base = base
+        self.config = config or EngineConfig()
+        self.max_model_len = min(base.max_model_len, self.config.max_model_len or base.max_model_len)
+        self._allocator, self._runner = _make_pool(base, self.config, self.max_model_len)
+        self.max_model_len = min(self.max_model_len, self._allocator.num_pages * self.config.page_size)
+        self._scheduler = Scheduler(
+            self._allocator,
+            self.config.max_num_seqs,
+            max(self.config.max_step_tokens, self.config.max_num_seqs),
+        )
+        self._sequences: dict[str, Sequence] = {}
+        self._steerers: dict[str, Steerer] = {}
+        self._lock = threading.Lock()
+        self._reencoded = 0
+        self._instant: list[StepOutput] = []
+
+    # Adapters
+
+    def attach(
+        self, adapter: Adapter, *, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Make an adapter usable by its name; an older version of that name serves the requests that have it.
+
+        Builds the vocabulary map or reads it from the cache, which may take seconds. Any thread.
+        """
+        vocabulary_map = load_or_build(
+            self.base.tokenizer,
+            adapter.models[0].tokenizer,
+            base_size=self.base.vocab_size,
+            steering_size=adapter.models[0].vocab_size,
+            progress=progress,
+        )
+        steerer = Steerer(adapter, self.base, vocabulary_map, self.config.page_size)
+        with self._lock:
+            self._steerers[adapter.name] = steerer
+
+    def detach(self, name: str) -> None:
+        """Forget an adapter; requests that have it keep it to their end. Raises KeyError for an unknown name."""
+        with self._lock:
+            del self._steerers[name]
+
+    def adapters(self) -> dict[str, Adapter]:
+        """The adapters that new requests can name."""
+        with self._lock:
+            return {name: steerer.adapter for name, steerer in self._steerers.items()}
+
+    def vocabulary_map(self, name: str) -> VocabularyMap:
+        """The map that carries an adapter's shift to this base. Raises KeyError for an unknown name."""
+        with self._lock:
+            return self._steerers[name].vocabulary_map
+
+    def resolve(self, request: Request) -> tuple[ResolvedSteering, ...]:
+        """What would steer this request now. Raises InvalidRequestError for an unknown adapter."""
+        return tuple(spec for _, spec in self._resolve(request))
+
+    # Requests
+
+    def add_request(self, request: Request) -> None:
+        """Queue a request, its adapters' versions pinned. Raises InvalidRequestError naming the field at fault."""
+        if request.request_id in self._sequences:
+            raise InvalidRequestError(f"request id {request.request_id!r} is in use", "request_id")
+        check_request(request, self.base.vocab_size, self.max_model_len)
+        resolved = self._resolve(request)
+        if request.sampling.seed is None:
+            request = replace(request, sampling=replace(request.sampling, seed=random.getrandbits(63)))
+        # alpha 0 is the base exactly, so its models need not run.
+        rows = [SteeringRow(steerer, spec) for steerer, spec in resolved if spec.alpha != 0]
+        sequence = Sequence(request, tuple(spec for _, spec in resolved), rows)
+        self._sequences[request.request_id] = sequence
+        self._scheduler.add(sequence)
+
+    def abort(self, request_id: str) -> bool:
+        """End a request and free all that it holds; False when there is no such request (any more)."""
+        sequence = self._sequences.pop(request_id, None)
+        if sequence is None:
+            return False
+        self._scheduler.finish(sequence)
+        self._instant.append(StepOutput(request_id, finish_reason="abort"))
+        return True
+
+    @property
+    def has_work(self) -> bool:
+        """True while `step` has something to do."""
+        return bool(self._instant) or self._scheduler.has_work
+
+    @torch.inference_mode()
+    def step(self) -> list[StepOutput]:
+        """One pass over all running sequences; returns what each of them gained."""
+        outputs, self._instant = self._instant, []
+        chunks = self._scheduler.schedule()
+        if not chunks:
+            return outputs
+        positions, distributions = self._distributions(chunks)
+        self._score_prompts(positions, distributions)
+        for chunk in chunks:
+            self._scheduler.commit(chunk)
+        outputs.extend(self._next_tokens(positions, distributions))
+        return outputs
+
+    def stats(self) -> EngineStats:
+        """Gauges now and counters since start."""
+        return EngineStats(
+            running=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting),
+            kv_pages_used=self._allocator.used,
+            kv_pages_total=self._allocator.num_pages,
+            prefix_cache_queries=self._allocator.prefix_queries,
+            prefix_cache_hits=self._allocator.prefix_hits,
+            preemptions=self._scheduler.preemptions,
+            history_reencoded_tokens=self._reencoded,
+        )
+
+    def check_integrity(self) -> None:
+        """Raises RuntimeError when a pool has lost or doubled a page, or holds one that nobody owns."""
+        self._allocator.check_integrity()
+        with self._lock:
+            steerers = set(self._steerers.values())
+        steerers |= {row.steerer for sequence in self._sequences.values() for row in sequence.rows}
+        for steerer in steerers:
+            for number, runner in enumerate(steerer.runners):
+                runner.cache.allocator.check_integrity()
+                held = sum(
+                    len(row.caches[number].pages)
+                    for sequence in self._sequences.values()
+                    for row in sequence.rows
+                    if row.steerer is steerer
+                )
+                if held != runner.cache.allocator.used:
+                    raise RuntimeError(f"steering pages: {runner.cache.allocator.used} used, {held} held")
+        if not self._sequences and self._allocator.used:
+            raise RuntimeError(f"{self._allocator.used} pages are in use by nobody")
+
+    # One step's parts
+
+    def _resolve(self, request: Request) -> list[tuple[Steerer, ResolvedSteering]]:
+        with self._lock:
+            steerers: Mapping[str, Steerer] = dict(self._steerers)
+        resolved = []
+        for spec in request.steering:
+            steerer = steerers.get(spec.adapter)
+            if steerer is None:
+                known = ", ".join(sorted(steerers)) or "none"
+                raise InvalidRequestError(
+                    f"steering: there is no adapter {spec.adapter[:200]!r} (loaded: {known})", "steering"
+                )
+            adapter = steerer.adapter
+            resolved.append((
+                steerer,
+                ResolvedSteering(
+                    adapter=adapter.name,
+                    version=adapter.version,
+                    alpha=adapter.alpha if spec.alpha is None else spec.alpha,
+                    bridge=spec.bridge or adapter.bridge,
+                    top_k=spec.top_k if spec.top_k is not None else adapter.top_k,
+                ),
+            ))
+        return resolved
+
+    def _distributions(self, chunks: list[Chunk]) -> tuple[list[Position], Distributions]:
+        """Run the base over the chunks, then the steering models, and fuse at every position that matters."""
+        inputs: list[RowInput] = []
+        positions: list[Position] = []
+        for chunk in chunks:
+            sequence, end = chunk.sequence, chunk.start + chunk.count
+            wanted = chunk.count if sequence.scores_prompt else int(chunk.is_last)
+            tokens = sequence.tokens[chunk.start : end]
+            inputs.append(RowInput(tokens, chunk.start, sequence.pages, chunk.count - wanted))
+            positions.extend(Position(sequence, length) for length in range(end - wanted + 1, end + 1))
+        base_logits = self._runner.forward(inputs)
+        return positions, StepModels(positions).fuse(base_logits)
+
+    def _score_prompts(self, positions: list[Position], distributions: Distributions) -> None:
+        """Collect the log probabilities of prompt tokens where a request asked for them."""
+        builder = OutputBuilder(distributions)
+        for row, position in enumerate(positions):
+            sequence = position.sequence
+            if not sequence.scores_prompt:
+                continue
+            if not sequence.prompt_logprobs:
+                sequence.prompt_logprobs.append(None)
+            if position.length < sequence.prompt_length:
+                token = sequence.tokens[position.length]
+                count = sequence.request.sampling.prompt_logprobs or 0
+                sequence.prompt_logprobs.append(builder.token_logprob(row, token, count))
+
+    def _next_tokens(self, positions: list[Position], distributions: Distributions) -> list[StepOutput]:
+        """Sample at every sequence's end and say what came of it."""
+        last = [i for i, p in enumerate(positions) if p.length == len(p.sequence.tokens)]
+        if not last:
+            return []
+        ends = distributions.select(last)
+        sequences = [positions[i].sequence for i in last]
+        rows = [
+            SamplingRow(
+                params=s.request.sampling,
+                prompt=s.request.prompt_ids,
+                generated=s.generated if s.request.sampling.penalises else (),
+                uniform=s.generator.random(),
+                forbidden=self._forbidden(s),
+            )
+            for s in sequences
+        ]
+        tokens = sample(ends.steered, rows).tolist()
+        builder = OutputBuilder(ends)
+        return [
+            self._commit(builder, row, sequence, token)
+            for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True))
+        ]
+
+    def _forbidden(self, sequence: Sequence) -> tuple[int, ...]:
+        if sequence.generated_count >= sequence.request.sampling.min_tokens:
+            return ()
+        return tuple(sorted(self._end_tokens(sequence)))
+
+    def _end_tokens(self, sequence: Sequence) -> frozenset[int]:
+        sampling = sequence.request.sampling
+        if sampling.ignore_eos:
+            return sampling.stop_token_ids
+        return self.base.eos_token_ids | sampling.stop_token_ids
+
+    def _commit(self, builder: OutputBuilder, row: int, sequence: Sequence, token: int) -> StepOutput:
+        """Append a token (or end without one) and build the output."""
+        sampling = sequence.request.sampling
+        prompt_logprobs = tuple(sequence.prompt_logprobs) if sequence.scores_prompt else None
+        if not builder.is_finite(row):
+            self._finish(sequence)
+            return StepOutput(
+                sequence.request.request_id,
+                finish_reason="error",
+                error="the model's scores are not finite numbers",
+            )
+        if sampling.max_tokens == 0:
+            self._finish(sequence)
+            return StepOutput(
+                sequence.request.request_id, prompt_logprobs=prompt_logprobs, finish_reason="length"
+            )
+        sequence.tokens.append(token)
+        output = builder.output(row, sequence, token, prompt_logprobs)
+        if token in self._end_tokens(sequence):
+            output = replace(output, finish_reason="stop")
+        elif sequence.generated_count >= sampling.max_tokens or len(sequence.tokens) >= self.max_model_len:
+            output = replace(output, finish_reason="length")
+        if output.finish_reason is not None:
+            self._finish(sequence)
+        return output
+
+    def _finish(self, sequence: Sequence) -> None:
+        self._reencoded += sum(row.history.reencoded for row in sequence.rows)
+        del self._sequences[sequence.request.request_id]
+        self._scheduler.finish(sequence)
+
+
+def _make_pool(base: LoadedModel, config: EngineConfig, max_model_len: int) -> tuple[PageAllocator, Runner]:
+    """The base's pool, as many pages as the memory allows and the limits can use."""
+    probe = KVCache(PageAllocator(1, config.page_size))
+    Runner(base, probe).forward([RowInput([0], 0, probe.allocator.allocate(1), 0)])
+    memory = config.kv_cache_memory or _default_memory(base.device)
+    enough = config.max_num_seqs * -(-max_model_len // config.page_size)
+    pages = min(memory // probe.bytes_per_page, enough)
+    if pages < 1:
+        raise ValueError(f"kv_cache_memory: {memory} bytes hold no page of {probe.bytes_per_page} bytes")
+    allocator = PageAllocator(int(pages), config.page_size, prefix_caching=config.prefix_caching)
+    runner = Runner(base, KVCache(allocator))
+    page = allocator.allocate(1)
+    runner.forward([RowInput([0], 0, page, 0)])
+    allocator.release(page)
+    return allocator, runner
+
+
+def _default_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * _GPU_MEMORY_SHARE)
+    return _CPU_POOL_BYTES

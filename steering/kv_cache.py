@@ -1,0 +1,64 @@
+"""The paged key/value pool of one model: its tensors, and the allocator that says whose each page is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from steering.pages import PageAllocator
+
+
+class KVCache:
+    """Keys and values per layer, `[pages, page_size, kv_heads, head_dim]`, made when a layer first writes.
+
+    Making them at the first write takes the heads, head sizes and dtype from the model itself, whatever its
+    configuration calls them.
+    """
+
+    def __init__(self, allocator: PageAllocator) -> None:
+        self.allocator = allocator
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that have written so far."""
+        return len(self._layers)
+
+    @property
+    def bytes_per_page(self) -> int:
+        """Memory of one page over all layers, in bytes; 0 before the first forward pass."""
+        return sum(pool[0].numel() * pool.element_size() for pair in self._layers.values() for pool in pair)
+
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store `[tokens, kv_heads, head_dim]` keys and values at `slots` and return the layer's whole pools."""
+        pools = self._layers.get(layer)
+        if pools is None or pools[0].shape[0] < self.allocator.num_pages:
+            pools = (self._enlarge(pools and pools[0], keys), self._enlarge(pools and pools[1], values))
+            self._layers[layer] = pools
+        for pool, new in zip(pools, (keys, values), strict=True):
+            pool.view(-1, *pool.shape[2:]).index_copy_(0, slots, new)
+        return pools
+
+    def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy whole pages, in every layer."""
+        for pair in self._layers.values():
+            for pool in pair:
+                pool[list(targets)] = pool[list(sources)]
+
+    def make_room(self) -> None:
+        """Give every known layer the allocator's size now: before copying into new pages, or to fail early."""
+        for layer, pools in self._layers.items():
+            keys, values = (self._enlarge(pool, pool[0]) for pool in pools)
+            self._layers[layer] = (keys, values)
+
+    def _enlarge(self, pool: Tensor | None, like: Tensor) -> Tensor:
+        # Zeros, not empty: a masked position still takes part in a product, and 0 * NaN is NaN.
+        shape = (self.allocator.num_pages, self.allocator.page_size, *like.shape[1:])
+        larger = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        if pool is not None:
+            if pool.shape[0] >= shape[0]:
+                return pool
+            larger[: pool.shape[0]] = pool
+        return larger

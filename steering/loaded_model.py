@@ -1,0 +1,25 @@
+"""A model in memory, and all that the rest of the engine wants to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from mapping_cache import CanonicalVocabulary
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A frozen causal LM with its tokenizer. `vocab_size` is the width of its logits, which may exceed the tokenizer's."""
+
+    path: str
+    model: torch.nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: CanonicalVocabulary
+    vocab_size: int
+    max_model_len: int
+    eos_token_ids: frozenset[int]
+    device: torch.device
+    dtype: torch.dtype

@@ -1,0 +1,56 @@
+"""Checks at load that a model computes the same on our attention as on its own, and refuses it otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from steering.attention import ATTENTION_NAME, register
+from steering.kv_cache import KVCache
+from steering.loaded_model import LoadedModel
+from steering.pages import PageAllocator
+from steering.runner import RowInput, Runner
+from steering.types import ModelLoadError
+
+PROBE_LENGTH = 12
+_PAGE_SIZE = 4
+# Relative to the largest logit; reduced precision rounds differently from one kernel to the next.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+
+
+def adopt_paged_attention(loaded: LoadedModel) -> None:
+    """Switch a model to the paged attention function for good.
+
+    Runs a few tokens both ways first, ours in two chunks. Raises ModelLoadError when the model ignores the function
+    or does not pass it what it needs.
+    """
+    register()
+    model: Any = loaded.model
+    length = min(PROBE_LENGTH, loaded.max_model_len)
+    tokens = [(7 * i + 3) % loaded.vocab_size for i in range(length)]
+    with torch.inference_mode():
+        expected = model(torch.tensor([tokens], device=loaded.device), use_cache=False).logits[0].float()
+    try:
+        model.set_attn_implementation(ATTENTION_NAME)
+        if model.config.get_text_config()._attn_implementation != ATTENTION_NAME:
+            raise RuntimeError("it does not take an attention function")
+        cache = KVCache(PageAllocator(PROBE_LENGTH // _PAGE_SIZE, _PAGE_SIZE))
+        half = length // 2
+        pages = cache.allocator.allocate(cache.allocator.pages_for(length))
+        runner = Runner(loaded, cache)
+        got = torch.cat([
+            runner.forward([RowInput(tokens[:half], 0, pages, 0)]),
+            runner.forward([RowInput(tokens[half:], half, pages, 0)]),
+        ])
+        if got.shape != expected.shape:
+            raise RuntimeError(f"it returned logits {list(got.shape)} where {list(expected.shape)} were due")
+    except Exception as error:
+        raise ModelLoadError(f"{loaded.path}: {type(model).__name__} cannot run on paged attention: {error}") from error
+    tolerance = _TOLERANCE.get(loaded.dtype, 1e-1) * max(1.0, float(expected.abs().max()))
+    difference = float((got - expected).abs().max())
+    if not difference <= tolerance:
+        raise ModelLoadError(
+            f"{loaded.path}: {type(model).__name__} cannot run on paged attention: "
+            f"its logits differ by {difference:.3g} from its own attention's"
+        )

@@ -1,0 +1,160 @@
+"""The bridge `rescore`: the likeliest candidates are scored by the text that they add, not by one matched token.
+
+For each candidate the text so far plus the candidate's text is encoded anew by the steering tokenizer. From the first
+token that differs, the candidate's shift is the sum of the steering model's log ratios along the new tokens less the
+same along the old ones: what the steering model thinks of the added text, however it splits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from steering.bridge import carry
+from steering.runner import RowInput, Runner
+
+if TYPE_CHECKING:
+    from steering.steerer import Steerer, SteeringRow
+
+# Best tokens by base plus mapped shift, and by the base alone (an unmatched token may be the base's favourite).
+STEERED_CANDIDATES = 16
+BASE_CANDIDATES = 4
+# Rows of one forward pass over continuations; bounds the logits in memory.
+_MAX_ROWS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """Tokens to feed from position `start` of a row on, and the token whose score each position gives."""
+
+    row: SteeringRow
+    start: int
+    feed: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """One base token on trial in row `row`: `first` is scored by logits already at hand, `new` and `old` by trials."""
+
+    row: int
+    token: int
+    first: int | None
+    new: _Trial | None
+    old: _Trial | None
+
+
+def rescore(
+    steerer: Steerer,
+    rows: Sequence[SteeringRow],
+    logits: Sequence[Tensor],
+    base_logprobs: Tensor,
+    alphas: Tensor,
+) -> Tensor:
+    """The shift `[rows, V_base]`, float32: rescored for the candidates, mapped for all other tokens.
+
+    logits: a model `[rows, V_steering]` at each row's end; base_logprobs `[rows, V_base]`; alphas `[rows]`.
+    The log ratio's natural zero takes the place of centring: 0 is "no opinion" for matched and unmatched alike.
+    """
+    ratio = steerer.adapter.shifting.log_ratio(logits)
+    shift = carry(ratio, steerer.tensors).clone()
+    candidates = [
+        candidate
+        for number, tokens in enumerate(_propose(base_logprobs, base_logprobs + alphas[:, None] * shift))
+        for token in tokens
+        if (candidate := _candidate(number, rows[number], token)) is not None
+    ]
+    if not candidates:
+        return shift
+    scores = _score_trials(steerer, candidates)
+    where = torch.tensor([(c.row, c.token, c.first or 0) for c in candidates], device=shift.device)
+    has_first = torch.tensor([c.first is not None for c in candidates], device=shift.device)
+    extra = torch.tensor(
+        [sum(scores[c.new]) - sum(scores[c.old]) for c in candidates], device=shift.device, dtype=shift.dtype
+    )
+    values = extra + torch.where(has_first, ratio[where[:, 0], where[:, 2]], 0.0)
+    shift[where[:, 0], where[:, 1]] = values
+    return shift
+
+
+def _propose(base: Tensor, steered: Tensor) -> list[list[int]]:
+    """Candidate token ids of each row."""
+    width = base.shape[1]
+    best = steered.topk(min(STEERED_CANDIDATES, width)).indices.tolist()
+    plain = base.topk(min(BASE_CANDIDATES, width)).indices.tolist()
+    return [sorted({*a, *b}) for a, b in zip(best, plain, strict=True)]
+
+
+def _candidate(number: int, row: SteeringRow, token: int) -> _Candidate | None:
+    """What must be computed to score one base token, or None where its mapped score stands."""
+    continuation = row.history.continuation(token)
+    if continuation is None:
+        return None
+    tokens, suffix, common = row.history.tokens, tuple(continuation.suffix), continuation.common
+    if row.length + len(suffix) > row.steerer.context_limit:
+        return None
+    if common == len(tokens):
+        trial = _Trial(row, row.length, suffix[:-1], suffix[1:]) if len(suffix) > 1 else None
+        return _Candidate(number, token, suffix[0], trial, None)
+    # What comes first in a text is scored by nothing: 0 on both sides.
+    known = max(common, 1)
+    position = row.position_of(known - 1)
+    if position is None:
+        return None
+    new_text = (*tokens[known - 1 : common], *suffix)
+    if common == 0:
+        new_text = suffix
+    old_text = tuple(tokens[known - 1 :])
+    new = _Trial(row, position, new_text[:-1], new_text[1:]) if len(new_text) > 1 else None
+    old = _Trial(row, position, old_text[:-1], old_text[1:]) if len(old_text) > 1 else None
+    return _Candidate(number, token, None, new, old)
+
+
+def _score_trials(steerer: Steerer, candidates: Sequence[_Candidate]) -> dict[_Trial | None, list[float]]:
+    """The log ratio of every target of every different trial."""
+    trials = list({t: None for c in candidates for t in (c.new, c.old) if t is not None})
+    scores: dict[_Trial | None, list[float]] = {None: []}
+    for start in range(0, len(trials), _MAX_ROWS):
+        batch = trials[start : start + _MAX_ROWS]
+        logits = [_try_out(runner, number, batch) for number, runner in enumerate(steerer.runners)]
+        ratio = steerer.adapter.shifting.log_ratio(logits)
+        targets = torch.tensor([t for trial in batch for t in trial.targets], device=ratio.device)
+        values = ratio.gather(1, targets[:, None]).squeeze(1).tolist()
+        for trial in batch:
+            scores[trial] = values[: len(trial.targets)]
+            del values[: len(trial.targets)]
+    return scores
+
+
+def _try_out(runner: Runner, number: int, trials: Sequence[_Trial]) -> Tensor:
+    """Logits of every fed token, `[sum(len(feed)), V_steering]`. The rows' own keys and values stay untouched.
+
+    Full pages before the continuation are read where they are; the page in which it starts is copied, since several
+    continuations write to it.
+    """
+    allocator, cache = runner.cache.allocator, runner.cache
+    size = allocator.page_size
+    inputs: list[RowInput] = []
+    sources: list[int] = []
+    targets: list[int] = []
+    scratch: list[int] = []
+    for trial in trials:
+        own = trial.row.caches[number].pages
+        whole = trial.start // size
+        fresh = allocator.allocate(allocator.pages_for(trial.start + len(trial.feed)) - whole)
+        scratch.extend(fresh)
+        if trial.start % size:
+            sources.append(own[whole])
+            targets.append(fresh[0])
+        inputs.append(RowInput(trial.feed, trial.start, [*own[:whole], *fresh], 0))
+    try:
+        cache.make_room()
+        if sources:
+            cache.copy_pages(sources, targets)
+        return runner.forward(inputs)
+    finally:
+        allocator.release(scratch)

@@ -1,0 +1,102 @@
+"""One model and its pool: packed rows in, logits out. The base and every steering model use the same runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steering.attention import AttentionPlan, RowGroup
+from steering.kv_cache import KVCache
+from steering.loaded_model import LoadedModel
+
+# Rows with up to this many new tokens share one padded rectangle; longer ones go by themselves.
+SHORT_ROW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RowInput:
+    """New tokens of one row: they stand at positions `start`, `start + 1`, ...; `pages` cover them all.
+
+    Logits are wanted from the new token number `logits_from` on (`len(tokens)`: none).
+    """
+
+    tokens: Sequence[int]
+    start: int
+    pages: Sequence[int]
+    logits_from: int
+
+
+class Runner:
+    """Runs one loaded model on packed rows over its own paged pool."""
+
+    def __init__(self, loaded: LoadedModel, cache: KVCache) -> None:
+        self.loaded = loaded
+        self.cache = cache
+
+    @torch.inference_mode()
+    def forward(self, rows: Sequence[RowInput]) -> Tensor:
+        """Compute the rows' new tokens, store their keys and values, and return the logits that were asked for.
+
+        Returns float32 `[wanted positions, V]`, row after row in the order given.
+        """
+        device = self.loaded.device
+        tokens = [token for row in rows for token in row.tokens]
+        positions = [row.start + i for row in rows for i in range(len(row.tokens))]
+        wanted: list[int] = []
+        offset = 0
+        for row in rows:
+            wanted.extend(range(offset + row.logits_from, offset + len(row.tokens)))
+            offset += len(row.tokens)
+        output = self.loaded.model(
+            input_ids=torch.tensor([tokens], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            use_cache=False,
+            logits_to_keep=torch.tensor(wanted or [offset - 1], device=device),
+            trimtab_plan=self._plan(rows),
+        )
+        logits: Tensor = output.logits[0]
+        return logits[: len(wanted)].float()
+
+    def _plan(self, rows: Sequence[RowInput]) -> AttentionPlan:
+        size = self.cache.allocator.page_size
+        slots: list[int] = []
+        offsets: list[int] = []
+        for row in rows:
+            offsets.append(len(slots))
+            slots.extend(
+                row.pages[p // size] * size + p % size for p in range(row.start, row.start + len(row.tokens))
+            )
+        groups: dict[int, list[int]] = {}
+        for index, row in enumerate(rows):
+            length = len(row.tokens)
+            # Decodes together, short rows together, every long row alone (a key of its own).
+            key = 0 if length == 1 else 1 if length <= SHORT_ROW else 2 + index
+            groups.setdefault(key, []).append(index)
+        return AttentionPlan(
+            cache=self.cache,
+            slots=torch.tensor(slots, device=self.loaded.device),
+            groups=[self._group([rows[i] for i in g], [offsets[i] for i in g]) for g in groups.values()],
+        )
+
+    def _group(self, rows: Sequence[RowInput], offsets: Sequence[int]) -> RowGroup:
+        device = self.loaded.device
+        allocator = self.cache.allocator
+        width = max(len(row.tokens) for row in rows)
+        used = [allocator.pages_for(row.start + len(row.tokens)) for row in rows]
+        longest = max(used)
+        tables = [
+            [*row.pages[:count], *([0] * (longest - count))] for row, count in zip(rows, used, strict=True)
+        ]
+        counts = torch.tensor([[len(row.tokens)] for row in rows], device=device)
+        steps = torch.arange(width, device=device)[None]
+        real = steps < counts
+        within = torch.where(real, steps, 0)
+        return RowGroup(
+            queries=torch.tensor(offsets, device=device)[:, None] + within,
+            positions=torch.tensor([row.start for row in rows], device=device)[:, None] + within,
+            real=None if all(len(row.tokens) == width for row in rows) else real,
+            block_tables=torch.tensor(tables, device=device),
+        )

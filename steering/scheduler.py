@@ -1,0 +1,128 @@
+"""Who runs in the next step: admission, packing, preemption. Pure policy; no tensors.
+
+Running sequences that only need their next token go first, so that a long prompt never starves a decode; what is
+left of the step's token budget goes to prompts, in chunks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from steering.pages import PageAllocator
+from steering.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens `start` to `start + count` of one sequence, to be computed in this step."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def is_last(self) -> bool:
+        """True when the chunk reaches the sequence's end, so that its logits give the next token."""
+        return self.start + self.count == len(self.sequence.tokens)
+
+
+class Scheduler:
+    """Keeps the waiting queue and the running list of one engine."""
+
+    def __init__(self, allocator: PageAllocator, max_num_seqs: int, max_step_tokens: int) -> None:
+        self.allocator = allocator
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+        self._max_num_seqs = max_num_seqs
+        self._max_step_tokens = max_step_tokens
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        self.waiting.append(sequence)
+
+    def schedule(self) -> list[Chunk]:
+        """The chunks of the next step, their pages allocated."""
+        budget = self._max_step_tokens
+        chunks: list[Chunk] = []
+        # Oldest first: what preemption takes is the youngest, which comes last and has no chunk yet.
+        decoding = [s for s in self.running if len(s.tokens) - s.computed == 1]
+        prefilling = [s for s in self.running if len(s.tokens) - s.computed > 1]
+        for sequence in [*decoding, *prefilling]:
+            if sequence not in self.running:
+                continue
+            count = min(len(sequence.tokens) - sequence.computed, max(budget, 0))
+            if count and self._make_room(sequence, count, chunks):
+                chunks.append(Chunk(sequence, sequence.computed, count))
+                budget -= count
+        while self.waiting and budget > 0 and len(self.running) < self._max_num_seqs:
+            sequence = self.waiting[0]
+            if not self._admit(sequence):
+                break
+            count = min(len(sequence.tokens) - sequence.computed, budget)
+            self._extend(sequence, count)
+            chunks.append(Chunk(sequence, sequence.computed, count))
+            budget -= count
+        return chunks
+
+    def commit(self, chunk: Chunk) -> None:
+        """Record that a chunk's keys and values are in the pool."""
+        sequence = chunk.sequence
+        sequence.computed = chunk.start + chunk.count
+        if sequence.computed // self.allocator.page_size > chunk.start // self.allocator.page_size:
+            self.allocator.remember(sequence.tokens[: sequence.computed], sequence.pages, chunk.start)
+
+    def finish(self, sequence: Sequence) -> None:
+        """Forget a sequence, running or waiting, and free everything that it held."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+        self._release(sequence)
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Move the queue's head to the running list if its whole text fits beside what runs."""
+        # A scoring request needs the logits of every prompt position, so nothing of it can be skipped.
+        shared = [] if sequence.scores_prompt else self.allocator.find_prefix(sequence.tokens)
+        needed = self.allocator.pages_for(len(sequence.tokens)) - len(shared)
+        if needed > self.allocator.available:
+            self.allocator.release(shared)
+            return False
+        self.waiting.popleft()
+        sequence.pages = shared
+        sequence.computed = len(shared) * self.allocator.page_size
+        self.running.append(sequence)
+        return True
+
+    def _make_room(self, sequence: Sequence, count: int, chunks: list[Chunk]) -> bool:
+        """Give a running sequence the pages for its next tokens; False when it was itself preempted."""
+        needed = self.allocator.pages_for(sequence.computed + count) - len(sequence.pages)
+        busy = {id(chunk.sequence) for chunk in chunks}
+        while needed > self.allocator.available:
+            victim = next(s for s in reversed(self.running) if id(s) not in busy)
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        self._extend(sequence, count)
+        return True
+
+    def _extend(self, sequence: Sequence, count: int) -> None:
+        needed = self.allocator.pages_for(sequence.computed + count) - len(sequence.pages)
+        if needed > 0:
+            sequence.pages.extend(self.allocator.allocate(needed))
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.preemptions += 1
+        self.running.remove(sequence)
+        self._release(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        self.allocator.release(sequence.pages)
+        sequence.pages = []
+        sequence.forget_computed()

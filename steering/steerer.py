@@ -1,0 +1,197 @@
+"""An adapter made ready for one base: its runners, its map, and each sequence's place in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mapping_cache import VocabularyMap
+from steering.adapters import Adapter
+from steering.bridge import MapTensors, map_shift
+from steering.fusion import scale_shift
+from steering.history import History, SharedHistory, SteeringEncoder, TextHistory
+from steering.kv_cache import KVCache
+from steering.loaded_model import LoadedModel
+from steering.pages import PageAllocator
+from steering.rescore import rescore
+from steering.runner import RowInput, Runner
+from steering.types import ResolvedSteering
+
+# A tiny model's pool starts at this many pages and doubles when it must.
+_INITIAL_PAGES = 64
+# The longest piece of a history that is computed in one forward pass.
+_MAX_CHUNK = 512
+# Positions of the steering model's context kept free for the continuations that rescoring tries.
+CONTEXT_RESERVE = 16
+
+
+@dataclass(slots=True)
+class RowKV:
+    """One sequence's keys and values in one steering model: its pages and how many positions are computed."""
+
+    pages: list[int] = field(default_factory=list)
+    computed: int = 0
+
+
+class SteeringRow:
+    """One sequence's history in one adapter.
+
+    The steering model's context may be shorter than the base's. A longer history is cut in the middle: what the
+    encoder puts first stays, then the most recent tokens, dropped half a context at a time so that keys and values
+    are rarely recomputed.
+    """
+
+    def __init__(self, steerer: Steerer, spec: ResolvedSteering) -> None:
+        self.steerer = steerer
+        self.spec = spec
+        self.history: History = steerer.new_history()
+        self.caches = [RowKV() for _ in steerer.runners]
+        self.pushed = 0
+        self.dropped = 0
+
+    @property
+    def length(self) -> int:
+        """Positions of the history that the steering model sees."""
+        return len(self.history.tokens) - self.dropped
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """Take the base tokens that are new since the last call; `tokens` is the whole sequence so far."""
+        for token in tokens[self.pushed :]:
+            changed = self.history.push(token) - self.dropped
+            for cache in self.caches:
+                cache.computed = min(cache.computed, max(changed, 0))
+        self.pushed = len(tokens)
+        self._slide()
+
+    def takes_many(self, length: int) -> bool:
+        """True when several positions up to base length `length` can be scored in one pass."""
+        return self.steerer.shares_vocabulary and length <= self.steerer.context
+
+    def seen(self, start: int, stop: int | None = None) -> list[int]:
+        """The history's tokens at positions `start` to `stop` as the steering model sees them."""
+        kept = self.steerer.prefix_length if self.dropped else 0
+        stop = self.length if stop is None else stop
+        head = self.history.tokens[start : min(kept, stop)]
+        return head + self.history.tokens[max(start, kept) + self.dropped : stop + self.dropped]
+
+    def position_of(self, index: int) -> int | None:
+        """The position at which history token `index` is seen, or None where it has been dropped."""
+        if not self.dropped:
+            return index
+        position = index - self.dropped
+        return position if position >= self.steerer.prefix_length else None
+
+    def reset(self) -> None:
+        """Give the pages back and start over; the sequence's tokens will be pushed again."""
+        for runner, cache in zip(self.steerer.runners, self.caches, strict=True):
+            runner.cache.allocator.release(cache.pages)
+        self.caches = [RowKV() for _ in self.steerer.runners]
+        self.history = self.steerer.new_history()
+        self.pushed = self.dropped = 0
+
+    def _slide(self) -> None:
+        excess = len(self.history.tokens) - self.steerer.context
+        stride = max(1, self.steerer.context // 2)
+        dropped = -(-max(excess, 0) // stride) * stride
+        if dropped != self.dropped:
+            self.dropped = dropped
+            for cache in self.caches:
+                cache.computed = 0
+
+
+class Steerer:
+    """One adapter version attached to one base. Lives as long as somebody refers to it."""
+
+    def __init__(self, adapter: Adapter, base: LoadedModel, vocabulary_map: VocabularyMap, page_size: int) -> None:
+        self.adapter = adapter
+        self.vocabulary_map = vocabulary_map
+        self.tensors = MapTensors.of(vocabulary_map, base.device)
+        self.runners = [
+            Runner(model, KVCache(PageAllocator(_INITIAL_PAGES, page_size, growable=True)))
+            for model in adapter.models
+        ]
+        self.context_limit = min(model.max_model_len for model in adapter.models)
+        self.context = max(1, self.context_limit - CONTEXT_RESERVE)
+        self._base = base
+        self._encoder: SteeringEncoder | None = None
+        if not self.shares_vocabulary:
+            tiny = adapter.models[0]
+            self._encoder = SteeringEncoder(tiny.tokenizer, tiny.vocabulary)
+        self._specials = {
+            token: int(vocabulary_map.ids[token])
+            for token in base.vocabulary.specials
+            if vocabulary_map.ids[token] >= 0
+        }
+
+    @property
+    def shares_vocabulary(self) -> bool:
+        """True when base and steering tokens are the same, so that no text is needed between them."""
+        return self.tensors.is_identity
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens that the steering tokenizer puts before every text."""
+        return len(self._encoder.prefix) if self._encoder else 0
+
+    def new_history(self) -> History:
+        """An empty history of this base in this adapter's vocabulary."""
+        if self._encoder is None:
+            return SharedHistory()
+        return TextHistory(self._base.vocabulary, self._encoder, self._specials)
+
+    def steer(self, rows: Sequence[SteeringRow], wanted: Sequence[int], base_logprobs: Tensor) -> Tensor:
+        """The scaled, bridged shift at the last `wanted` positions of each row.
+
+        base_logprobs float32 `[sum(wanted), V_base]` -> the same shape. More than one position can only be wanted
+        where the vocabulary is shared.
+        """
+        logits = [self._logits(number, rows, wanted) for number in range(len(self.runners))]
+        owners = [row for row, count in zip(rows, wanted, strict=True) for _ in range(count)]
+        shift = torch.empty_like(base_logprobs)
+        rescored = [not self.shares_vocabulary and row.spec.bridge == "rescore" for row in owners]
+        alphas = torch.tensor([row.spec.alpha for row in owners], device=shift.device)
+        for chosen in (True, False):
+            picked = [i for i, flag in enumerate(rescored) if flag == chosen]
+            if not picked:
+                continue
+            index = torch.tensor(picked, device=shift.device)
+            theirs = [part[index] for part in logits]
+            base = base_logprobs[index]
+            if chosen:
+                shift[index] = rescore(self, [owners[i] for i in picked], theirs, base, alphas[index])
+            else:
+                scores = self.adapter.shifting.shift(theirs)
+                shift[index] = map_shift(scores, self.tensors, base, neutral=self.adapter.neutral)
+        return scale_shift(shift, base_logprobs, alphas, [row.spec.top_k for row in owners])
+
+    def _logits(self, number: int, rows: Sequence[SteeringRow], wanted: Sequence[int]) -> Tensor:
+        """Logits of one model at each row's last `wanted` positions; zeros for an empty history (no opinion)."""
+        runner = self.runners[number]
+        allocator = runner.cache.allocator
+        inputs: list[RowInput] = []
+        empty: list[int] = []
+        place = 0
+        for row, count in zip(rows, wanted, strict=True):
+            cache = row.caches[number]
+            if row.length == 0:
+                empty.append(place)
+            else:
+                start = min(cache.computed, row.length - count)
+                missing = allocator.pages_for(row.length) - len(cache.pages)
+                cache.pages.extend(allocator.allocate(max(missing, 0)))
+                while row.length - count - start > _MAX_CHUNK:
+                    piece = row.seen(start, start + _MAX_CHUNK)
+                    runner.forward([RowInput(piece, start, cache.pages, _MAX_CHUNK)])
+                    start += _MAX_CHUNK
+                tokens = row.seen(start)
+                inputs.append(RowInput(tokens, start, cache.pages, len(tokens) - count))
+                cache.computed = row.length
+            place += count
+        logits = torch.zeros(place, runner.loaded.vocab_size, device=runner.loaded.device)
+        if inputs:
+            filled = sorted(set(range(place)) - set(empty))
+            logits[filled] = runner.forward(inputs)
+        return logits

@@ -1,0 +1,70 @@
+"""From token ids to text, one step at a time: the text that a client reads and that a history re-encodes.
+
+A token stands for bytes; a character may be spread over several tokens. Text is given out as soon as it is complete
+and never taken back, so the pieces joined are the same however the tokens were split up.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+
+from mapping_cache import CanonicalVocabulary
+
+
+class TextStream:
+    """Turns a growing list of token ids into a growing text.
+
+    Special tokens give no text. Bytes that cannot begin or continue a character become U+FFFD; a character that is
+    not yet complete is held back. To read a
+    continuation, push its prompt first and drop the text that comes of it.
+    """
+
+    def __init__(self, vocabulary: CanonicalVocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._drop_space = vocabulary.dummy_prefix != "none"
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        """The text that these ids complete; may be empty."""
+        return "".join(self.push_one(token_id) for token_id in token_ids)
+
+    def push_one(self, token_id: int) -> str:
+        """The text that one more id completes."""
+        piece = self._vocabulary.tokens[token_id]
+        if piece is None:
+            return self._special()
+        if self._drop_space and piece:
+            self._drop_space = False
+            piece = piece.removeprefix(b" ")
+        return self._decoder.decode(piece)
+
+    def finish(self) -> str:
+        """What is left at the end: U+FFFD for a character that was never completed."""
+        text = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return text
+
+    def peek(self, token_id: int) -> str | None:
+        """The text that one more id would complete; None when it would leave a character half done or is special."""
+        if self._vocabulary.tokens[token_id] is None:
+            return None
+        state, drop_space = self._decoder.getstate(), self._drop_space
+        text = self.push_one(token_id)
+        complete = not self._decoder.getstate()[0]
+        self._decoder.setstate(state)
+        self._drop_space = drop_space
+        return text if complete else None
+
+    def _special(self) -> str:
+        # A special token ends the segment of text before it, and the tokenizer starts the next one afresh.
+        text = self.finish()
+        if self._vocabulary.dummy_prefix == "always":
+            self._drop_space = True
+        return text
+
+
+def decode(vocabulary: CanonicalVocabulary, token_ids: Iterable[int]) -> str:
+    """The text of a whole list of ids."""
+    stream = TextStream(vocabulary)
+    return stream.push(token_ids) + stream.finish()
