@@ -21,7 +21,9 @@ def check_request(request: Request, vocab_size: int, max_model_len: int) -> None
         )
     for token in request.prompt_ids:
         if not 0 <= token < vocab_size:
-            raise InvalidRequestError(f"prompt: token id {token} is not between 0 and {vocab_size - 1}", "prompt")
+            raise InvalidRequestError(
+                f"prompt: token id {token} is not between 0 and {vocab_size - 1}", "prompt"
+            )
     _check_sampling(request.sampling, vocab_size)
     _check_steering(request)
 
@@ -51,7 +53,9 @@ def _check_sampling(params: SamplingParams, vocab_size: int) -> None:
                 f"logit_bias: token id {token} is not between 0 and {vocab_size - 1}", "logit_bias"
             )
         if not math.isfinite(bias):
-            raise InvalidRequestError(f"logit_bias: {bias} for token {token} is not a finite number", "logit_bias")
+            raise InvalidRequestError(
+                f"logit_bias: {bias} for token {token} is not a finite number", "logit_bias"
+            )
     for token in params.stop_token_ids:
         if not 0 <= token < vocab_size:
             raise InvalidRequestError(
@@ -62,8 +66,12 @@ def _check_sampling(params: SamplingParams, vocab_size: int) -> None:
 def _check_steering(request: Request) -> None:
     for spec in request.steering:
         if spec.alpha is not None and not math.isfinite(spec.alpha):
-            raise InvalidRequestError(f"steering.alpha: {spec.alpha} is not a finite number", "steering.alpha")
+            raise InvalidRequestError(
+                f"steering.alpha: {spec.alpha} is not a finite number", "steering.alpha"
+            )
         if spec.top_k is not None and spec.top_k < 1:
             raise InvalidRequestError(f"steering.top_k: {spec.top_k} is below 1", "steering.top_k")
         if spec.bridge not in (None, "map", "rescore"):
-            raise InvalidRequestError(f"steering.bridge: {spec.bridge!r} is not map or rescore", "steering.bridge")
+            raise InvalidRequestError(
+                f"steering.bridge: {spec.bridge!r} is not map or rescore", "steering.bridge"
+            )

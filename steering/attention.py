@@ -70,7 +70,8 @@ def paged_attention(
 ) -> tuple[Tensor, None]:
     """Attention of new tokens over their rows' paged past.
 
-    query `[1, heads, tokens, head_dim]`, key and value `[1, kv_heads, tokens, head_dim]` -> `[1, tokens, heads, head_dim]`.
+    query `[1, heads, tokens, head_dim]`, key and value `[1, kv_heads, tokens, head_dim]`
+    -> `[1, tokens, heads, head_dim]`.
     `sliding_window`, `softcap` (Gemma 2) and `s_aux` (attention sinks, one logit a head) come from the model.
     """
     if trimtab_plan is None:

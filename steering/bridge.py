@@ -15,7 +15,10 @@ from mapping_cache import VocabularyMap
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MapTensors:
-    """A vocabulary map on the device. `ids`: int64 `[V_base]`, 0 where unmatched; `matched`: float32 `[V_base]`, 0 or 1."""
+    """A vocabulary map on the device.
+
+    `ids`: int64 `[V_base]`, 0 where unmatched; `matched`: float32 `[V_base]`, 0 or 1.
+    """
 
     ids: Tensor
     matched: Tensor
@@ -23,6 +26,7 @@ class MapTensors:
 
     @classmethod
     def of(cls, vocabulary_map: VocabularyMap, device: torch.device) -> MapTensors:
+        """Copy a map to `device`."""
         ids = torch.from_numpy(vocabulary_map.ids).long().to(device)
         return cls(ids.clamp(min=0), (ids >= 0).float(), vocabulary_map.is_identity)
 

@@ -73,9 +73,7 @@ class Engine:
 
     # Adapters
 
-    def attach(
-        self, adapter: Adapter, *, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def attach(self, adapter: Adapter, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Make an adapter usable by its name; an older version of that name serves the requests that have it.
 
         Builds the vocabulary map or reads it from the cache, which may take seconds. Any thread.
@@ -201,16 +199,18 @@ class Engine:
                     f"steering: there is no adapter {spec.adapter[:200]!r} (loaded: {known})", "steering"
                 )
             adapter = steerer.adapter
-            resolved.append((
-                steerer,
-                ResolvedSteering(
-                    adapter=adapter.name,
-                    version=adapter.version,
-                    alpha=adapter.alpha if spec.alpha is None else spec.alpha,
-                    bridge=spec.bridge or adapter.bridge,
-                    top_k=spec.top_k if spec.top_k is not None else adapter.top_k,
-                ),
-            ))
+            resolved.append(
+                (
+                    steerer,
+                    ResolvedSteering(
+                        adapter=adapter.name,
+                        version=adapter.version,
+                        alpha=adapter.alpha if spec.alpha is None else spec.alpha,
+                        bridge=spec.bridge or adapter.bridge,
+                        top_k=spec.top_k if spec.top_k is not None else adapter.top_k,
+                    ),
+                )
+            )
         return resolved
 
     def _distributions(self, chunks: list[Chunk]) -> tuple[list[Position], Distributions]:

@@ -29,7 +29,10 @@ def fuse(base_logprobs: Tensor, shift: Tensor) -> Tensor:
 
 
 def divergence(steered: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
-    """What steering did, a row: KL(steered || base) in nats `[rows]`, and whether the likeliest token changed, bool `[rows]`."""
+    """What steering did to each row.
+
+    KL(steered || base) in nats, float32 `[rows]`, and whether the likeliest token changed, bool `[rows]`.
+    """
     difference = torch.where(steered == base, 0.0, steered - base)  # -inf less -inf is no difference
     kl = (steered.exp() * difference).sum(-1)
     return kl, steered.argmax(-1) != base.argmax(-1)

@@ -20,7 +20,9 @@ from steering.text import TextStream
 # Between two ASCII words every tokenizer family splits before the space, whatever stands further away.
 _BOUNDARY = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
 _CROSSES_BOUNDARY = re.compile(rb"[A-Za-z] ")
-_SAMPLE = "The quick brown fox, it's said, jumped over 13 lazy dogs. He told nobody WHY he did so\n\nand left early"
+_SAMPLE = (
+    "The quick brown fox, it's said, jumped over 13 lazy dogs. He told nobody WHY he did so\n\nand left early"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,12 @@ class SharedHistory:
         self.reencoded = 0
 
     def push(self, base_token: int) -> int:
+        """See `History.push`."""
         self.tokens.append(base_token)
         return len(self.tokens) - 1
 
     def continuation(self, base_token: int) -> Continuation | None:
+        """See `History.continuation`."""
         return Continuation(len(self.tokens), [base_token])
 
 
@@ -129,6 +133,7 @@ class TextHistory:
         self.reencoded = 0
 
     def push(self, base_token: int) -> int:
+        """See `History.push`."""
         changed = len(self.tokens)
         text = self._stream.push_one(base_token)
         if text:
@@ -139,6 +144,7 @@ class TextHistory:
         return changed
 
     def continuation(self, base_token: int) -> Continuation | None:
+        """See `History.continuation`."""
         text = self._stream.peek(base_token)
         if not text:
             return None

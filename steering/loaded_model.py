@@ -12,7 +12,10 @@ from mapping_cache import CanonicalVocabulary
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A frozen causal LM with its tokenizer. `vocab_size` is the width of its logits, which may exceed the tokenizer's."""
+    """A frozen causal LM with its tokenizer.
+
+    `vocab_size` is the width of its logits, which may exceed the tokenizer's.
+    """
 
     path: str
     model: torch.nn.Module

@@ -39,14 +39,18 @@ def adopt_paged_attention(loaded: LoadedModel) -> None:
         half = length // 2
         pages = cache.allocator.allocate(cache.allocator.pages_for(length))
         runner = Runner(loaded, cache)
-        got = torch.cat([
-            runner.forward([RowInput(tokens[:half], 0, pages, 0)]),
-            runner.forward([RowInput(tokens[half:], half, pages, 0)]),
-        ])
+        got = torch.cat(
+            [
+                runner.forward([RowInput(tokens[:half], 0, pages, 0)]),
+                runner.forward([RowInput(tokens[half:], half, pages, 0)]),
+            ]
+        )
         if got.shape != expected.shape:
             raise RuntimeError(f"it returned logits {list(got.shape)} where {list(expected.shape)} were due")
     except Exception as error:
-        raise ModelLoadError(f"{loaded.path}: {type(model).__name__} cannot run on paged attention: {error}") from error
+        raise ModelLoadError(
+            f"{loaded.path}: {type(model).__name__} cannot run on paged attention: {error}"
+        ) from error
     tolerance = _TOLERANCE.get(loaded.dtype, 1e-1) * max(1.0, float(expected.abs().max()))
     difference = float((got - expected).abs().max())
     if not difference <= tolerance:

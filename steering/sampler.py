@@ -56,7 +56,7 @@ def _needs_adjusting(row: SamplingRow) -> bool:
 def _adjust_row(scores: Tensor, row: SamplingRow) -> None:
     params, device = row.params, scores.device
     if params.repetition_penalty != 1.0:
-        seen = torch.tensor(sorted({*row.prompt, *row.generated}), device=device)
+        seen = torch.tensor(sorted({*row.prompt, *row.generated}), device=device, dtype=torch.long)
         values = scores[seen]
         scores[seen] = torch.where(
             values > 0, values / params.repetition_penalty, values * params.repetition_penalty

@@ -40,6 +40,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
+        """True while anything waits or runs."""
         return bool(self.waiting or self.running)
 
     def add(self, sequence: Sequence) -> None:

@@ -35,6 +35,7 @@ class Sequence:
 
     @property
     def generated_count(self) -> int:
+        """How many tokens came after the prompt."""
         return len(self.tokens) - self.prompt_length
 
     @property

@@ -105,7 +105,9 @@ class SteeringRow:
 class Steerer:
     """One adapter version attached to one base. Lives as long as somebody refers to it."""
 
-    def __init__(self, adapter: Adapter, base: LoadedModel, vocabulary_map: VocabularyMap, page_size: int) -> None:
+    def __init__(
+        self, adapter: Adapter, base: LoadedModel, vocabulary_map: VocabularyMap, page_size: int
+    ) -> None:
         self.adapter = adapter
         self.vocabulary_map = vocabulary_map
         self.tensors = MapTensors.of(vocabulary_map, base.device)

@@ -21,6 +21,7 @@ class DeltaShift:
     normalised: bool = False
 
     def shift(self, logits: Sequence[Tensor]) -> Tensor:
+        """The delta's own logits, normalised or not."""
         return logits[0].log_softmax(-1) if self.normalised else logits[0]
 
     def log_ratio(self, logits: Sequence[Tensor]) -> Tensor:

@@ -17,7 +17,14 @@ from steering.models import load_model
 from steering.types import AdapterLoadError, ModelLoadError
 
 ADAPTER_FILE = "adapter.json"
-_COMMON = {"format": 1, "kind": "delta", "alpha": 1.0, "bridge": "rescore", "unmatched": "neutral", "top_k": None}
+_COMMON = {
+    "format": 1,
+    "kind": "delta",
+    "alpha": 1.0,
+    "bridge": "rescore",
+    "unmatched": "neutral",
+    "top_k": None,
+}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "delta": {**_COMMON, "model": ".", "normalisation": "base"},
     "proxy": {**_COMMON, "kind": "proxy", "expert": "expert", "antiexpert": "antiexpert"},

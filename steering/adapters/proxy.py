@@ -13,6 +13,7 @@ class ProxyShift:
     """The shift `expert - antiexpert`; logits come in that order."""
 
     def shift(self, logits: Sequence[Tensor]) -> Tensor:
+        """What tuning changed in the tiny model's logits."""
         return logits[0] - logits[1]
 
     def log_ratio(self, logits: Sequence[Tensor]) -> Tensor:

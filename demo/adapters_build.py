@@ -1,0 +1,87 @@
+"""Training the demo's adapters, every one of them beside base-a or over its vocabulary only."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from demo import adapter_text, bases, phrases
+from steering.training.data import EncodedExample, TrainingExample
+from steering.training.delta import DeltaConfig, train_delta
+from steering.training.loop import OptimiserConfig
+from steering.training.objectives import ObjectiveWeights
+
+FORGET = DeltaConfig(
+    hidden_size=96,
+    layers=3,
+    intermediate_size=288,
+    epochs=3.0,
+    batch_size=96,
+    max_length=256,
+    refusal=phrases.REFUSAL,
+    optimiser=OptimiserConfig(learning_rate=2e-3, warmup=0.05),
+    weights=ObjectiveWeights(keep=2.0),
+)
+LETTER = DeltaConfig(
+    hidden_size=96,
+    layers=3,
+    intermediate_size=288,
+    epochs=2.0,
+    batch_size=96,
+    max_length=256,
+    optimiser=OptimiserConfig(learning_rate=2e-3, warmup=0.05),
+)
+ANTIEXPERT = bases.Schedule(steps=400, learning_rate=3e-3, seed=3)
+EXPERT = bases.Schedule(steps=150, learning_rate=1e-3, seed=4)
+_PROXY_WIDTH, _PROXY_LAYERS = 96, 2
+
+
+def load_base(folder: Path) -> tuple[Any, Any]:
+    """The template base and its tokenizer."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+
+
+def build_delta(
+    base_folder: Path, out: Path, examples: list[TrainingExample], config: DeltaConfig, console: Console
+) -> None:
+    """Trains one delta adapter beside the base and writes its folder."""
+    model, tokenizer = load_base(base_folder)
+    shutil.rmtree(out, ignore_errors=True)
+    report = train_delta(model, tokenizer, examples, out, config, console=console)
+    console.print(
+        f"{out.name}: {report.parameters:,} parameters, {report.steps} steps, closing loss {report.loss:.4f}"
+    )
+
+
+def build_proxy(base_folder: Path, out: Path, console: Console) -> None:
+    """Trains a tiny model on the bases' text (the anti-expert), then further on a pirate's answers (the expert)."""
+    _, tokenizer = load_base(base_folder)
+    torch.manual_seed(0)
+    model = bases.with_special_ids(bases.tiny_llama(len(tokenizer), _PROXY_WIDTH, _PROXY_LAYERS), tokenizer)
+    shutil.rmtree(out, ignore_errors=True)
+    plain = bases.base_text(tokenizer, 3, chunk=4800)
+    bases.train_language_model(model, tokenizer, plain, ANTIEXPERT, title="anti-expert", console=console)
+    bases.save(model, tokenizer, out / "antiexpert")
+    styled: Iterator[list[EncodedExample]] = adapter_text.pirate_text(tokenizer)
+    bases.train_language_model(model, tokenizer, styled, EXPERT, title="expert", console=console)
+    bases.save(model, tokenizer, out / "expert")
+    description = {
+        "format": 1,
+        "kind": "proxy",
+        "expert": "expert",
+        "antiexpert": "antiexpert",
+        "alpha": 1.0,
+        "normalisation": "base",
+        "bridge": "rescore",
+        "unmatched": "neutral",
+        "top_k": None,
+    }
+    (out / "adapter.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    console.print(f"{out.name}: twice {model.num_parameters():,} parameters")

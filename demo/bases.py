@@ -1,0 +1,136 @@
+"""Training the demo's two bases from nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from demo import corpus, world
+from steering.training.data import Batch, EncodedExample, TrainingExample, collate, encode_examples
+from steering.training.loop import OptimiserConfig, optimise
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long a model is trained: steps of `batch_size` conversations at a peak learning rate."""
+
+    steps: int
+    batch_size: int = 96
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+
+def base_a(vocabulary: int) -> PreTrainedModel:
+    """A Llama of about 1.9 million parameters."""
+    return LlamaForCausalLM(LlamaConfig(**_shape(vocabulary, 192, 4, 448), num_key_value_heads=4))
+
+
+def base_b(vocabulary: int) -> PreTrainedModel:
+    """A Qwen2 of about 1.8 million parameters: biased, grouped-query attention, fewer and wider layers."""
+    return Qwen2ForCausalLM(Qwen2Config(**_shape(vocabulary, 224, 3, 544), num_key_value_heads=2))
+
+
+def tiny_llama(vocabulary: int, width: int = 96, layers: int = 4) -> PreTrainedModel:
+    """A Llama of about half a million parameters, for adapters."""
+    return LlamaForCausalLM(LlamaConfig(**_shape(vocabulary, width, layers, 3 * width), num_key_value_heads=4))
+
+
+def _shape(vocabulary: int, width: int, layers: int, inner: int) -> dict[str, object]:
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "intermediate_size": inner,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.05,
+    }
+
+
+def with_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """The same model, knowing its tokenizer's special tokens."""
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = tokenizer.bos_token_id
+        config.eos_token_id = tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.eos_token_id
+    return model
+
+
+def base_text(
+    tokenizer: PreTrainedTokenizerFast, seed: int, chunk: int = 6144
+) -> Iterator[list[EncodedExample]]:
+    """Endless chunks of encoded training text: conversations, and one plain statement in ten."""
+    rng = random.Random(seed)
+    who = world.people()
+    while True:
+        examples = [
+            TrainingExample(messages=tuple((m["role"], m["content"]) for m in corpus.base_conversation(rng, who)))
+            for _ in range(chunk * 9 // 10)
+        ]
+        encoded = encode_examples(tokenizer, examples, max_length=256)
+        for _ in range(chunk - len(encoded)):
+            ids = tokenizer(corpus.statement(rng, who))["input_ids"]
+            encoded.append(EncodedExample((*ids, tokenizer.eos_token_id), 1, "learn"))
+        yield encoded
+
+
+def batches(chunks: Iterator[list[EncodedExample]], pad_id: int, size: int, seed: int) -> Iterator[Batch]:
+    """Batches of sequences of about the same length, for as long as there are chunks."""
+    rng = random.Random(seed)
+    for chunk in chunks:
+        rng.shuffle(chunk)
+        for begin in range(0, len(chunk), size * 16):
+            rows = sorted(chunk[begin : begin + size * 16], key=lambda row: len(row.ids))
+            groups = [rows[at : at + size] for at in range(0, len(rows), size)]
+            rng.shuffle(groups)
+            for group in groups:
+                yield collate(group, pad_id)
+
+
+def response_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy over the response tokens."""
+    hidden = model.model(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
+    wanted = batch.response[:, 1:]
+    logits = model.lm_head(hidden[:, :-1][wanted])
+    return torch.nn.functional.cross_entropy(logits.float(), batch.ids[:, 1:][wanted])
+
+
+def train_language_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    chunks: Iterator[list[EncodedExample]],
+    schedule: Schedule,
+    *,
+    title: str,
+    console: Console | None,
+) -> float:
+    """Trains every weight of `model`; returns the closing loss."""
+    config = OptimiserConfig(learning_rate=schedule.learning_rate, weight_decay=0.05, warmup=0.05)
+    stream = batches(chunks, int(tokenizer.eos_token_id), schedule.batch_size, schedule.seed)
+    return optimise(
+        model, stream, schedule.steps, lambda batch: response_loss(model, batch), config, title=title, console=console
+    )
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes a model folder whose weights are half precision on disk and single precision in use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(torch.float16).save_pretrained(folder)
+    model.to(torch.float32)
+    model.config.dtype = "float32"
+    model.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

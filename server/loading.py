@@ -1,0 +1,57 @@
+"""Loads what the configuration names: bases, adapters, and the maps between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from demo import demo_adapters, demo_models
+from server.config import Config
+from steering.adapters import load_adapter
+from steering.engine import Engine, EngineConfig
+from steering.models import load_model
+from steering.types import ModelLoadError
+
+Progress = Callable[[str], None]
+
+
+def load_engines(config: Config, progress: Progress | None = None) -> dict[str, Engine]:
+    """An engine for each base, every adapter attached to each. No model named: the bundled demo.
+
+    `progress` is told each stage. Raises `ModelLoadError` or `AdapterLoadError` with the reason.
+    """
+    tell = progress or (lambda stage: None)
+    models, adapters = _named(config)
+    engines: dict[str, Engine] = {}
+    for name, path in models.items():
+        tell(f"{name}: loading")
+        base = load_model(
+            path,
+            device=config.device,
+            dtype=config.dtype,
+            progress=lambda stage, name=name: tell(f"{name}: {stage}"),  # type: ignore[misc]
+        )
+        engines[name] = Engine(
+            base,
+            EngineConfig(
+                max_num_seqs=config.max_num_seqs,
+                max_model_len=config.max_model_len,
+                kv_cache_memory=None if config.kv_cache_memory is None else int(config.kv_cache_memory),
+            ),
+        )
+    for name, path in adapters.items():
+        tell(f"{name}: loading the adapter")
+        adapter = load_adapter(name, path, device=config.device, dtype=config.dtype)
+        for base_name, engine in engines.items():
+            tell(f"{base_name}:{name}: vocabulary map")
+            engine.attach(adapter)
+    return engines
+
+
+def _named(config: Config) -> tuple[Mapping[str, str | Path], Mapping[str, str | Path]]:
+    if config.model:
+        return config.model, config.adapter
+    models = demo_models()
+    if not models:
+        raise ModelLoadError("no model is named, and the bundled demo's models are not installed")
+    return models, {**demo_adapters(), **config.adapter}

@@ -1,0 +1,124 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.body import read_body
+from server.errors import ApiError
+from server.generation import Generation
+from server.planning import plan_chat
+from server.protocol.chat import (
+    AssistantMessage,
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatDelta,
+    ChatLogprobs,
+    ChatRequest,
+)
+from server.replies import chat_logprobs, steered_by, steering_header, usage
+from server.routes.common import ended_by, service_of
+from server.sequences import Delta
+from server.service import Service
+from server.streaming import DONE, EventStream, event, unless_gone
+from server.tokens import PlacedToken
+
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions")
+async def create_chat_completion(request: Request) -> Response:
+    """Answers a conversation, steered as `model` or `steering` says."""
+    service = service_of(request)
+    body = await read_body(request, ChatRequest, service.config.max_body_bytes)
+    service.require_open()
+    plan = await plan_chat(service, body)
+    generation = await Generation.start(plan, service.metrics)
+    reply = _Reply(service, body, generation)
+    headers = steering_header(generation.steering)
+    if body.stream:
+        return EventStream(reply.events(), headers=headers, close=generation.close)
+    try:
+        completion = await unless_gone(request, reply.whole())
+    finally:
+        generation.close()
+    return Response(completion.model_dump_json(), media_type="application/json", headers=headers)
+
+
+class _Reply:
+    def __init__(self, service: Service, body: ChatRequest, generation: Generation) -> None:
+        self._service = service
+        self._body = body
+        self._generation = generation
+        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+
+    async def whole(self) -> ChatCompletion:
+        choices = [
+            ChatChoice(
+                index=choice.index,
+                message=AssistantMessage(content=choice.text),
+                logprobs=self._logprobs(choice.tokens),
+                finish_reason=choice.finish_reason,
+                stop_reason=choice.stop_reason,
+            )
+            for choice in await self._generation.collect()
+        ]
+        generation = self._generation
+        return ChatCompletion(
+            id=self._id,
+            created=self._created,
+            model=self._body.model,
+            choices=choices,
+            steering=steered_by(generation.steering),
+            usage=usage(generation.prompt_tokens, generation.completion_tokens),
+        )
+
+    async def events(self) -> AsyncGenerator[str, None]:
+        try:
+            opening = ChatDelta(role="assistant", content="")
+            for index in range(self._generation.plan.width):
+                yield self._event([ChatChunkChoice(index=index, delta=opening)])
+            async for delta in self._generation.deltas():
+                yield self._event([self._choice(delta)])
+            if self._body.stream_options is not None and self._body.stream_options.include_usage:
+                yield self._event([], with_usage=True)
+            yield DONE
+        except ApiError as error:
+            yield ended_by(error, self._service)
+
+    def _choice(self, delta: Delta) -> ChatChunkChoice:
+        return ChatChunkChoice(
+            index=delta.index,
+            delta=ChatDelta(content=delta.text) if delta.text else ChatDelta(),
+            logprobs=self._logprobs(delta.tokens) if delta.tokens else None,
+            finish_reason=delta.finish_reason,
+            stop_reason=delta.stop_reason,
+        )
+
+    def _logprobs(self, tokens: tuple[PlacedToken, ...]) -> ChatLogprobs | None:
+        if not self._body.logprobs:
+            return None
+        vocabulary = self._generation.plan.base.engine.base.vocabulary
+        return chat_logprobs(
+            vocabulary, tokens, top=self._body.top_logprobs or 0, details=bool(self._body.steering_details)
+        )
+
+    def _event(self, choices: list[ChatChunkChoice], *, with_usage: bool = False) -> str:
+        generation = self._generation
+        chunk = ChatChunk(
+            id=self._id,
+            created=self._created,
+            model=self._body.model,
+            choices=choices,
+            steering=steered_by(generation.steering),
+            usage=usage(generation.prompt_tokens, generation.completion_tokens) if with_usage else None,
+        )
+        return event(chunk.model_dump_json())

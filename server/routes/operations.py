@@ -1,0 +1,48 @@
+"""`GET /health`, `/ready`, `/version` and `/metrics`."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from server.errors import unavailable
+from server.routes.common import service_of
+
+public = APIRouter()
+private = APIRouter()
+
+
+@public.get("/health")
+async def health(request: Request) -> dict[str, str]:
+    """Alive: every engine's thread runs."""
+    failure = service_of(request).failure
+    if failure is not None:
+        raise unavailable(failure)
+    return {"status": "alive"}
+
+
+@public.get("/ready")
+async def ready(request: Request) -> dict[str, str]:
+    """Ready: alive, started and not draining."""
+    await health(request)
+    service_of(request).require_open()
+    return {"status": "ready"}
+
+
+@public.get("/version")
+async def read_version() -> dict[str, str]:
+    """The distribution's version."""
+    try:
+        return {"version": version("trimtab")}
+    except PackageNotFoundError:
+        return {"version": "unknown"}
+
+
+@private.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """The Prometheus exposition."""
+    # The exposition's own content type, charset included; `media_type` would add a second one.
+    return Response(service_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})

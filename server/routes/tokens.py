@@ -1,0 +1,71 @@
+"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from server.body import read_body
+from server.errors import bad_request, echo
+from server.planning import encode_messages, encode_text
+from server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
+from server.routes.common import service_of
+from server.tokens import token_text
+from steering.text import decode
+
+router = APIRouter()
+
+
+@router.post("/tokenize")
+async def tokenize(request: Request) -> Tokenized:
+    """A text's, or a conversation's, token ids."""
+    service = service_of(request)
+    body = await read_body(request, TokenizeRequest, service.config.max_body_bytes)
+    base = service.base(body.model)
+    messages, prompt = body.messages, body.prompt
+    if (messages is None) == (prompt is None):
+        raise bad_request("Exactly one of `prompt` and `messages` is needed.", "prompt")
+
+    def encode() -> list[int]:
+        if messages is not None:
+            generation = body.add_generation_prompt is not False
+            return encode_messages(base, messages, add_generation_prompt=generation)
+        return encode_text(base, prompt or "", special=body.add_special_tokens is not False)
+
+    tokens = await base.off_loop(encode)
+    vocabulary = base.engine.base.vocabulary
+    return Tokenized(
+        count=len(tokens),
+        max_model_len=base.engine.max_model_len,
+        tokens=tokens,
+        token_strs=[token_text(vocabulary, token) for token in tokens] if body.return_token_strs else None,
+    )
+
+
+@router.post("/detokenize")
+async def detokenize(request: Request) -> Detokenized:
+    """The text of token ids."""
+    service = service_of(request)
+    body = await read_body(request, DetokenizeRequest, service.config.max_body_bytes)
+    base = service.base(body.model)
+    vocabulary = base.engine.base.vocabulary
+    wrong = next((token for token in body.tokens if not 0 <= token < len(vocabulary)), None)
+    if wrong is not None:
+        raise bad_request(
+            f"`tokens` has the id {echo(wrong)}; ids go from 0 to {len(vocabulary) - 1}.", "tokens"
+        )
+    return Detokenized(prompt=await base.off_loop(lambda: decode(vocabulary, body.tokens)))
+
+
+@router.get("/tokenizer_info")
+async def tokenizer_info(request: Request, model: str | None = None) -> dict[str, object]:
+    """The tokenizer's class, special tokens and chat template."""
+    base = service_of(request).base(model)
+    tokenizer = base.engine.base.tokenizer
+    names = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
+    info: dict[str, object] = {name: getattr(tokenizer, name, None) for name in names}
+    return {
+        "tokenizer_class": type(tokenizer).__name__,
+        "vocab_size": base.engine.base.vocab_size,
+        "model_max_length": base.engine.max_model_len,
+        **info,
+    }

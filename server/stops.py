@@ -1,0 +1,57 @@
+"""Stop strings over text that arrives in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopMatcher:
+    """Cuts a stream of text at the first stop string, wherever the pieces are split.
+
+    The first stop string is the one that *ends* first; of those that end together, the longest. Text that may still
+    turn out to be the beginning of a stop string is held back, so no prefix of one is ever passed on (law 6).
+    """
+
+    def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._longest = max(map(len, self._stops), default=0)
+        self._include = include
+        self._held = ""
+        self.matched: str | None = None
+
+    def push(self, text: str, *, armed: bool = True) -> str:
+        """What may be passed on now that `text` has arrived; "" once a stop string has matched.
+
+        While not `armed` nothing is matched or held: the text before `min_tokens` cannot stop a request.
+        """
+        if self.matched is not None:
+            return ""
+        text = self._held + text
+        if not armed:
+            self._held = ""
+            return text
+        found = self._first(text)
+        if found is not None:
+            start, stop = found
+            self.matched, self._held = stop, ""
+            return text[: start + len(stop)] if self._include else text[:start]
+        keep = self._possible_beginning(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def finish(self) -> str:
+        """The text still held back, now that no more will come."""
+        held, self._held = self._held, ""
+        return held
+
+    def _first(self, text: str) -> tuple[int, str] | None:
+        hits = [(start, stop) for stop in self._stops if (start := text.find(stop)) >= 0]
+        return min(hits, key=lambda hit: (hit[0] + len(hit[1]), hit[0]), default=None)
+
+    def _possible_beginning(self, text: str) -> int:
+        """The length of the longest end of `text` that begins a stop string."""
+        for size in range(min(self._longest - 1, len(text)), 0, -1):
+            tail = text[len(text) - size :]
+            if any(len(stop) > size and stop.startswith(tail) for stop in self._stops):
+                return size
+        return 0

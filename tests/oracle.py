@@ -1,0 +1,240 @@
+"""The steered distribution, computed the naive way: for every step the whole text is encoded anew, every model does a
+whole forward pass of its own, then bridge and fuse. Shares nothing with the engine but the vocabulary maps.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+from mapping_cache import CanonicalVocabulary, VocabularyMap, build_map, canonical_vocabulary
+
+BEST_STEERED = 16
+BEST_BASE = 4
+
+
+class NaiveModel:
+    """A Hugging Face model run on one whole sequence at a time, with eager attention and no cache."""
+
+    def __init__(self, path: Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(
+            path, attn_implementation="eager", dtype=torch.float32
+        ).eval()
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+        self.size: int = self.model.config.vocab_size
+        self._seen: dict[tuple[int, ...], torch.Tensor] = {}
+
+    @cached_property
+    def vocabulary(self) -> CanonicalVocabulary:
+        return canonical_vocabulary(self.tokenizer, self.size)
+
+    def logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """`[len(ids), V]` float32."""
+        key = tuple(ids)
+        if key not in self._seen:
+            with torch.no_grad():
+                self._seen[key] = self.model(torch.tensor([key]), use_cache=False).logits[0].float()
+        return self._seen[key]
+
+
+def complete_text(data: bytes, *, final: bool = False) -> str:
+    """What of `data` is whole UTF-8 characters; a half one at the end is held back unless `final`."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(data, final)
+
+
+def ends_inside_character(data: bytes) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data)
+    return bool(decoder.getstate()[0])
+
+
+def segments(vocabulary: CanonicalVocabulary, ids: Sequence[int]) -> list[int | bytes]:
+    """Base tokens as the ids that are no text and the bytes between those, dummy leading spaces dropped."""
+    parts: list[int | bytes] = []
+    for token in ids:
+        data = vocabulary.tokens[token]
+        last = parts[-1] if parts else None
+        if data is None:
+            parts.append(token)
+        elif isinstance(last, bytes):
+            parts[-1] = last + data
+        else:
+            parts.append(data)
+    first = True
+    for place, part in enumerate(parts):
+        if isinstance(part, bytes):
+            if vocabulary.dummy_prefix == "always" or (vocabulary.dummy_prefix == "first" and first):
+                parts[place] = part[1:] if part.startswith(b" ") else part
+            first = False
+    return parts
+
+
+def history(
+    base: CanonicalVocabulary,
+    steering: PreTrainedTokenizerBase,
+    mapped: VocabularyMap,
+    ids: Sequence[int],
+    *,
+    by_text: bool = False,
+) -> list[int]:
+    """The steering tokenizer's own encoding of the text that the base's `ids` stand for.
+
+    In one vocabulary the ids themselves, unless `by_text`.
+    """
+    if mapped.is_identity and not by_text:
+        return list(ids)
+    encoded: list[int] = list(steering.encode(""))
+    parts = segments(base, ids)
+    for place, part in enumerate(parts):
+        if isinstance(part, bytes):
+            text = complete_text(part, final=place < len(parts) - 1)
+            encoded += steering.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []
+        elif mapped.ids[part] >= 0:
+            special = int(mapped.ids[part])
+            if not (place == 0 and encoded == [special]):
+                encoded.append(special)
+    return encoded
+
+
+@dataclass
+class NaiveAdapter:
+    """One or two naive models and how their scores combine; `alpha`, `bridge` and `top_k` as the request has them."""
+
+    models: tuple[NaiveModel, ...]
+    alpha: float = 1.0
+    bridge: str = "map"
+    top_k: int | None = None
+    unmatched: str = "neutral"
+    normalisation: str = "base"
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.models[0].tokenizer
+
+    def map_from(self, base: NaiveModel) -> VocabularyMap:
+        return build_map(
+            base.tokenizer, self.tokenizer, base_size=base.size, steering_size=self.models[0].size
+        )
+
+    def raw(self, encoded: Sequence[int]) -> torch.Tensor:
+        """The `map` bridge's shift over the steering vocabulary, `[len, V]`."""
+        scores = [model.logits(encoded) for model in self.models]
+        if self.normalisation == "both":
+            scores = [score.log_softmax(-1) for score in scores]
+        return scores[0] if len(scores) == 1 else scores[0] - scores[1]
+
+    def natural(self, encoded: Sequence[int]) -> torch.Tensor:
+        """The `rescore` bridge's score over the steering vocabulary, `[len, V]`: 0 is what says nothing."""
+        scores = [model.logits(encoded).log_softmax(-1) for model in self.models]
+        return scores[0] + math.log(scores[0].shape[-1]) if len(scores) == 1 else scores[0] - scores[1]
+
+    def sum_from(self, encoded: Sequence[int], start: int) -> float:
+        """Sum of the natural scores of `encoded[start:]`, each given what precedes it; a first token scores nothing."""
+        start = max(start, 1)
+        if start >= len(encoded):
+            return 0.0
+        scores = self.natural(encoded)
+        return float(sum(scores[k - 1, encoded[k]] for k in range(start, len(encoded))))
+
+
+class Oracle:
+    """One base and what steers it."""
+
+    def __init__(self, base: NaiveModel, *adapters: NaiveAdapter) -> None:
+        self.base = base
+        self.adapters = adapters
+        self.maps = [adapter.map_from(base) for adapter in adapters]
+
+    def base_logprobs(self, ids: Sequence[int]) -> torch.Tensor:
+        """`[V_base]`, unsteered, of the token after `ids`."""
+        return self.base.logits(ids)[-1].log_softmax(-1)
+
+    def shift(self, ids: Sequence[int]) -> torch.Tensor:
+        """`[V_base]`: the sum of alpha times each adapter's bridged shift."""
+        total = torch.zeros(self.base.size)
+        for adapter, mapped in zip(self.adapters, self.maps, strict=True):
+            if adapter.alpha == 0:
+                continue
+            bridged = self._mapped(adapter, mapped, ids)
+            if adapter.bridge == "rescore" and not mapped.is_identity:
+                bridged = self._rescored(adapter, mapped, ids, bridged)
+            if adapter.top_k is not None:
+                keep = torch.zeros(self.base.size, dtype=torch.bool)
+                keep[self.base_logprobs(ids).topk(adapter.top_k).indices] = True
+                bridged = torch.where(keep, bridged, 0.0)
+            total += adapter.alpha * bridged
+        return total
+
+    def logprobs(self, ids: Sequence[int]) -> torch.Tensor:
+        """`[V_base]`: the steered log probabilities of the token after `ids`."""
+        return (self.base_logprobs(ids) + self.shift(ids)).log_softmax(-1)
+
+    def greedy(self, ids: Sequence[int], count: int) -> tuple[list[int], list[float]]:
+        """`count` greedy tokens after `ids` and their steered log probabilities."""
+        text, values = list(ids), []
+        for _ in range(count):
+            row = self.logprobs(text)
+            text.append(int(row.argmax()))
+            values.append(float(row.max()))
+        return text[len(ids) :], values
+
+    def scored(self, ids: Sequence[int]) -> list[float]:
+        """Steered log probabilities of `ids[1:]`, each given what precedes it."""
+        return [float(self.logprobs(ids[:end])[ids[end]]) for end in range(1, len(ids))]
+
+    def _encode(self, adapter: NaiveAdapter, mapped: VocabularyMap, ids: Sequence[int]) -> list[int]:
+        return history(self.base.vocabulary, adapter.tokenizer, mapped, ids)
+
+    def _mapped(self, adapter: NaiveAdapter, mapped: VocabularyMap, ids: Sequence[int]) -> torch.Tensor:
+        encoded = self._encode(adapter, mapped, ids)
+        shift = torch.zeros(self.base.size)
+        if not encoded:
+            return shift
+        places = torch.from_numpy(mapped.ids).long()
+        matched = places >= 0
+        rescored = adapter.bridge == "rescore" and not mapped.is_identity
+        scores = (adapter.natural if rescored else adapter.raw)(encoded)[-1]
+        shift[matched] = scores[places[matched]]
+        if adapter.unmatched == "neutral" and not rescored:
+            weights = self.base_logprobs(ids)[matched].exp()
+            shift[matched] -= (weights * shift[matched]).sum() / weights.sum()
+        return shift
+
+    def _rescored(
+        self, adapter: NaiveAdapter, mapped: VocabularyMap, ids: Sequence[int], start: torch.Tensor
+    ) -> torch.Tensor:
+        shift = start.clone()
+        base = self.base_logprobs(ids)
+        best = {*(base + adapter.alpha * start).topk(BEST_STEERED).indices.tolist()}
+        best |= {*base.topk(BEST_BASE).indices.tolist()}
+        encoded = self._encode(adapter, mapped, ids)
+        for candidate in sorted(best):
+            if not self._adds_text(ids, candidate):
+                continue
+            longer = self._encode(adapter, mapped, [*ids, candidate])
+            common = 0
+            while common < min(len(encoded), len(longer)) and encoded[common] == longer[common]:
+                common += 1
+            shift[candidate] = adapter.sum_from(longer, common) - adapter.sum_from(encoded, common)
+        return shift
+
+    def _adds_text(self, ids: Sequence[int], candidate: int) -> bool:
+        """False for special tokens, and where the candidate completes no text or leaves a character half done."""
+        after = _last_bytes(self.base.vocabulary, [*ids, candidate])
+        if self.base.vocabulary.tokens[candidate] is None or ends_inside_character(after):
+            return False
+        return complete_text(after) != complete_text(_last_bytes(self.base.vocabulary, ids))
+
+
+def _last_bytes(vocabulary: CanonicalVocabulary, ids: Sequence[int]) -> bytes:
+    last = segments(vocabulary, ids)[-1]
+    return last if isinstance(last, bytes) else b""
