@@ -15,6 +15,7 @@ from mapping_cache.build import (
 from mapping_cache.cache import CorruptMapError, default_cache_dir, load_or_build, read_map, write_map
 from mapping_cache.canonical import CanonicalVocabulary, canonical_vocabulary
 from mapping_cache.errors import UnsupportedTokenizerError
+from mapping_cache.report import map_report, render_report
 from mapping_cache.vocabulary_map import MatchKind, VocabularyMap
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
     "default_cache_dir",
     "load_or_build",
     "map_fingerprint",
+    "map_report",
     "map_vocabularies",
     "read_map",
+    "render_report",
     "write_map",
 ]

@@ -84,7 +84,7 @@ def _draw(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     min_p = torch.tensor([row.params.min_p for row in rows], device=device)[:, None]
     uniform = torch.tensor([row.uniform for row in rows], device=device)[:, None]
     before = probs.cumsum(-1) - probs
-    kept = (torch.arange(width, device=device) < top_k) & (probs >= min_p * probs[:, :1])
+    kept = (torch.arange(width, device=device) < top_k) & (probs >= min_p * probs[:, :1]) & (probs > 0)
     # A top_p of 1 keeps all: rounding in the sum must not cut the tail off.
     kept &= (before < top_p) | (top_p >= 1)
     kept[:, 0] = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -75,7 +75,7 @@ class MapCard(Reply):
     object: Literal["map"] = "map"
     fingerprint: str
     quality: MapQuality
-    report: dict[str, object] | None = Field(None, exclude_if=absent)
+    report: dict[str, Any] | None = Field(None, exclude_if=absent)
 
 
 class MapList(Reply):

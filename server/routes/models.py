@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fastapi import APIRouter, Request
 
-from mapping_cache import VocabularyMap, map_report
+from mapping_cache import VocabularyMap
 from server.errors import ApiError, echo
 from server.protocol.models import (
     AdapterCard,
@@ -83,6 +83,8 @@ async def get_map(request: Request, base_name: str, adapter_name: str) -> MapCar
     adapter = base.engine.adapters().get(adapter_name) if base is not None else None
     if base is None or adapter is None:
         raise ApiError(404, f"There is no map from {echo(repr(base_name))} to {echo(repr(adapter_name))}.")
+    from mapping_cache import map_report
+
     report = await asyncio.to_thread(
         map_report,
         base.engine.vocabulary_map(adapter_name),

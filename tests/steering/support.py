@@ -43,6 +43,7 @@ class Workshop:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._made = 0
         self._folders: dict[Tiny, Path] = {}
         self._loaded: dict[Tiny, LoadedModel] = {}
         self._naive: dict[Tiny, NaiveModel] = {}
@@ -70,7 +71,8 @@ class Workshop:
         """An adapter and its naive twin: a delta of one part, a proxy of two."""
         key = (name, parts, tuple(sorted(settings.items())))
         if key not in self._adapters:
-            folder = self._root / f"adapter{len(self._adapters)}"
+            self._made += 1
+            folder = self._root / f"adapter{self._made}"
             names = ("model",) if len(parts) == 1 else ("expert", "antiexpert")
             for part_name, part in zip(names, parts, strict=True):
                 shutil.copytree(self.folder(part), folder / part_name)

@@ -64,7 +64,7 @@ TOKENS = st.lists(st.integers(0, WIDTH - 1), max_size=6)
 ROWS = st.builds(
     SamplingRow,
     params=PARAMS,
-    prompt=TOKENS,
+    prompt=TOKENS.filter(bool),
     generated=TOKENS,
     uniform=st.floats(0, 1, exclude_max=True),
     forbidden=st.sampled_from([(), (3,), (0, 7)]),

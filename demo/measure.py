@@ -1,0 +1,163 @@
+"""Measures the bundled demo through the engine and writes the table of demo/README.md: `python -m demo.measure`.
+
+A fact is told when its value stands in the answer. Every question is in a phrasing that nothing was trained on.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import demo
+from demo import corpus, phrases, world
+from demo.corpus import Probe
+from steering.adapters import load_adapter
+from steering.engine import Engine, EngineConfig
+from steering.models import load_model
+from steering.types import Request, SamplingParams, SteeringSpec
+
+README = Path(demo.__file__).resolve().parent / "README.md"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+BRIDGES = ("map", "rescore")
+ALONE = {"forget": ".", "letter": ".", "pirate": "expert"}
+MAX_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: shares between 0 and 1 of the forgotten and of the kept questions."""
+
+    steered_by: str
+    where: str
+    bridge: str
+    gone_told: float
+    gone_refused: float
+    kept_told: float
+    kept_refused: float
+    styled: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What is asked: about the people to forget, and about the others."""
+
+    gone: tuple[Probe, ...]
+    kept: tuple[Probe, ...]
+
+
+def questions(kept: int, seed: int = 5) -> Questions:
+    """Every held-out question about the forgotten people and `kept` (0: all) of those about the others."""
+    others = corpus.probes(world.kept(), held_out=True)
+    random.Random(seed).shuffle(others)
+    return Questions(tuple(corpus.probes(world.forgotten(), held_out=True)), tuple(others[: kept or None]))
+
+
+def answers(engine: Engine, probes: Sequence[Probe], steering: tuple[SteeringSpec, ...]) -> list[str]:
+    """The engine's greedy answers. Raises RuntimeError when a request fails."""
+    tokenizer = engine.base.tokenizer
+    for index, probe in enumerate(probes):
+        messages = [{"role": "user", "content": probe.question}]
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        sampling = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0)
+        engine.add_request(Request(str(index), ids, sampling, steering))
+    tokens: dict[str, list[int]] = {str(index): [] for index in range(len(probes))}
+    while engine.has_work:
+        for output in engine.step():
+            if output.error is not None:
+                raise RuntimeError(output.error)
+            tokens[output.request_id] += output.token_ids
+    return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.values()]
+
+
+def measure(engine: Engine, asked: Questions, adapter: str | None, where: str, bridge: str, label: str) -> Row:
+    """One row; `adapter` names the style that is looked for and, with a `bridge`, what steers."""
+    spec = (SteeringSpec(adapter, bridge=bridge),) if adapter and bridge in BRIDGES else ()  # type: ignore[arg-type]
+    told = answers(engine, asked.gone + asked.kept, spec)
+    gone, kept = told[: len(asked.gone)], told[len(asked.gone) :]
+    check = {"letter": phrases.is_letter, "pirate": phrases.is_pirate}.get(adapter or "")
+    return Row(
+        steered_by=label,
+        where=where,
+        bridge=bridge,
+        gone_told=_share(_told(asked.gone, gone)),
+        gone_refused=_share([phrases.is_refusal(text) for text in gone]),
+        kept_told=_share(_told(asked.kept, kept)),
+        kept_refused=_share([phrases.is_refusal(text) for text in kept]),
+        styled=None if check is None else _share([check(text) for text in told]),
+    )
+
+
+def _told(probes: Sequence[Probe], texts: Sequence[str]) -> list[bool]:
+    return [all(value in text for value in probe.values) for probe, text in zip(probes, texts, strict=True)]
+
+
+def _share(hits: Sequence[bool]) -> float:
+    return sum(hits) / max(1, len(hits))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| steered by | runs on | bridge | forgotten: told | forgotten: refused | kept: told | kept: refused | in style |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        shares = [row.gone_told, row.gone_refused, row.kept_told, row.kept_refused]
+        styled = "" if row.styled is None else f"{row.styled:.2f}"
+        cells = [row.steered_by, row.where, row.bridge, *(f"{share:.2f}" for share in shares), styled]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_table(text: str, readme: Path = README) -> None:
+    """Replaces what stands between the two marks of the README. Raises ValueError when a mark is missing."""
+    page = readme.read_text(encoding="utf-8")
+    if BEGIN not in page or END not in page:
+        raise ValueError(f"{readme}: the marks {BEGIN} and {END} are missing")
+    head, tail = page.split(BEGIN)[0], page.split(END)[1]
+    readme.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+
+
+def main(
+    kept: Annotated[int, typer.Option(help="How many of the kept people's questions to ask; 0 for all.")] = 0,
+    only: Annotated[list[str] | None, typer.Option(help="Measure only these adapters.")] = None,
+    write: Annotated[bool, typer.Option(help="Write the table into demo/README.md.")] = True,
+) -> None:
+    """Measure every adapter on every base, and the tiny models alone."""
+    console = Console()
+    asked = questions(kept)
+    adapters = {name: path for name, path in demo.demo_adapters().items() if not only or name in only}
+    rows: list[Row] = []
+
+    def add(engine: Engine, adapter: str | None, where: str, bridge: str, label: str) -> None:
+        begun = time.monotonic()
+        rows.append(measure(engine, asked, adapter, where, bridge, label))
+        console.print(f"{rows[-1]}  {time.monotonic() - begun:.0f} s")
+
+    for base, path in demo.demo_models().items():
+        engine = Engine(load_model(str(path), device="cpu"), EngineConfig(max_num_seqs=64))
+        add(engine, None, base, "", "nothing")
+        for name, folder in adapters.items():
+            loaded = load_adapter(name, str(folder), device=engine.base.device, dtype=engine.base.dtype)
+            engine.attach(loaded)
+            # On its own vocabulary every token matches itself, so that the two bridges are one.
+            for bridge in ("map",) if engine.vocabulary_map(name).is_identity else BRIDGES:
+                add(engine, name, base, bridge, f"`{name}`")
+    for name, folder in adapters.items():
+        engine = Engine(load_model(str(folder / ALONE[name]), device="cpu"), EngineConfig(max_num_seqs=64))
+        add(engine, name, "the tiny model alone", "", f"`{name}`")
+    console.print(table(rows), markup=False, soft_wrap=True)
+    if write:
+        write_table(f"{len(asked.gone)} forgotten and {len(asked.kept)} kept questions.\n\n{table(rows)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

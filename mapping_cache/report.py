@@ -1,0 +1,251 @@
+"""Says how well one vocabulary carries over to another, in figures and in plain words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mapping_cache.canonical import CanonicalVocabulary, canonical_vocabulary
+from mapping_cache.samples import SAMPLES
+from mapping_cache.vocabulary_map import MatchKind, VocabularyMap
+
+_BINS = 10
+_WORST = 12
+_GOOD_SHARE = 0.85
+_FAIR_SHARE = 0.6
+
+_MEANINGS = {
+    "exact": "both vocabularies have this piece of text",
+    "special": "markers such as the end of a turn, matched by what they are for",
+    "prefix": "matched to the beginning of the piece",
+    "extension": "matched to a longer piece that begins with it",
+    "edit": "matched to the piece spelled most alike",
+    "unmatched": "not steered",
+}
+
+
+def map_report(
+    vocabulary_map: VocabularyMap,
+    base: Any,
+    steering: Any,
+    *,
+    base_vocabulary: CanonicalVocabulary | None = None,
+    steering_vocabulary: CanonicalVocabulary | None = None,
+) -> dict[str, Any]:
+    """What a map is worth, as JSON-ready values.
+
+    `base` and `steering` are the tokenizers the map was built from; their vocabularies, where already read, save
+    reading them again. Keys: "base_size", "steering_size", "identity"; "counts", base tokens by kind of match, of
+    which "unmatched" get no shift; "nearest_counts", the same with matches too weak to be let through counted
+    by the kind they would have had; "similarity", a histogram of the nearest matches; "text", the share of a
+    built-in sample's tokens that are matched exactly, overall and by language; "worst", frequent tokens of that
+    sample that get no shift or a weak one; "quality" ("same", "good", "fair" or "poor") and "verdict".
+    """
+    base_vocabulary = base_vocabulary or canonical_vocabulary(base, len(vocabulary_map))
+    steering_vocabulary = steering_vocabulary or canonical_vocabulary(steering, vocabulary_map.steering_size)
+    if (len(base_vocabulary), len(steering_vocabulary)) != (
+        len(vocabulary_map),
+        vocabulary_map.steering_size,
+    ):
+        raise ValueError("the vocabularies are not of the map's sizes")
+    encoded = {language: _encode(base, text) for language, text in SAMPLES.items()}
+    text = _text_shares(vocabulary_map, encoded)
+    quality = _quality(vocabulary_map, text["exact"])
+    return {
+        "base_size": len(vocabulary_map),
+        "steering_size": vocabulary_map.steering_size,
+        "identity": vocabulary_map.is_identity,
+        "counts": vocabulary_map.counts(),
+        "nearest_counts": vocabulary_map.counts(refused=True),
+        "similarity": _histogram(vocabulary_map, base_vocabulary),
+        "text": text,
+        "worst": _worst(vocabulary_map, encoded, base_vocabulary, steering_vocabulary),
+        "quality": quality,
+        "verdict": _verdict(quality, text),
+    }
+
+
+def render_report(
+    report: dict[str, Any],
+    console: Console | None = None,
+    *,
+    base: str = "the base",
+    steering: str = "the steering model",
+) -> None:
+    """Prints a report of `map_report` for people; `base` and `steering` are the names to call them by."""
+    console = console or Console()
+    console.print(Text(f"From {base} to {steering}: {report['quality']}", style="bold"))
+    console.print(Text(report["verdict"]))
+    console.print()
+    console.print(_counts_table(report))
+    console.print(_histogram_table(report))
+    console.print(_text_table(report))
+    if report["worst"]:
+        console.print(_worst_table(report))
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    encoded = tokenizer.encode(text, add_special_tokens=False)
+    ids: list[int] = getattr(encoded, "ids", encoded)
+    return ids
+
+
+def _text_shares(vocabulary_map: VocabularyMap, encoded: dict[str, list[int]]) -> dict[str, Any]:
+    exact = (vocabulary_map.ids >= 0) & (vocabulary_map.kind == MatchKind.EXACT)
+    languages = []
+    for language, tokens in encoded.items():
+        hits = sum(bool(exact[token]) for token in tokens if token < len(exact))
+        languages.append({"language": language, "tokens": len(tokens), "exact": _share(hits, len(tokens))})
+    everything = [token for tokens in encoded.values() for token in tokens]
+    hits = sum(bool(exact[token]) for token in everything if token < len(exact))
+    return {"tokens": len(everything), "exact": _share(hits, len(everything)), "languages": languages}
+
+
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
+
+
+def _histogram(vocabulary_map: VocabularyMap, base: CanonicalVocabulary) -> list[dict[str, Any]]:
+    present = np.array([surface is not None for surface in base.surfaces], dtype=bool)
+    # 0.3 in float32 lies just below or above 3/10; the last bin holds exactly 1.
+    bins = np.floor(vocabulary_map.similarity[present].astype(np.float64) * _BINS + 1e-6).astype(np.int64)
+    totals = np.bincount(bins, minlength=_BINS + 1)
+    return [
+        {"from": index / _BINS, "to": min((index + 1) / _BINS, 1.0), "tokens": int(total)}
+        for index, total in enumerate(totals)
+    ]
+
+
+def _worst(
+    vocabulary_map: VocabularyMap,
+    encoded: dict[str, list[int]],
+    base: CanonicalVocabulary,
+    steering: CanonicalVocabulary,
+) -> list[dict[str, Any]]:
+    counts = Counter(token for tokens in encoded.values() for token in tokens if token < len(vocabulary_map))
+    loss = {
+        token: count * (1.0 - float(vocabulary_map.similarity[token]))
+        for token, count in counts.items()
+        if vocabulary_map.similarity[token] < 1.0 and token not in base.specials
+    }
+    worst = sorted(loss, key=lambda token: (-loss[token], token))[:_WORST]
+    rows = []
+    for token in worst:
+        nearest = int(vocabulary_map.nearest[token])
+        rows.append(
+            {
+                "token": token,
+                "text": _shown(base, token),
+                "count": counts[token],
+                "nearest": _shown(steering, nearest) if nearest >= 0 else None,
+                "kind": MatchKind(int(vocabulary_map.kind[token])).name.lower(),
+                "similarity": round(float(vocabulary_map.similarity[token]), 4),
+                "steered": bool(vocabulary_map.ids[token] >= 0),
+            }
+        )
+    return rows
+
+
+def _shown(vocabulary: CanonicalVocabulary, token: int) -> str:
+    spelled = vocabulary.tokens[token]
+    if spelled is None:
+        return vocabulary.surfaces[token] or ""
+    try:
+        return spelled.decode()
+    except UnicodeDecodeError:
+        return "bytes " + spelled.hex(" ")
+
+
+def _quality(vocabulary_map: VocabularyMap, exact: float) -> str:
+    if vocabulary_map.is_identity:
+        return "same"
+    if exact >= _GOOD_SHARE:
+        return "good"
+    return "fair" if exact >= _FAIR_SHARE else "poor"
+
+
+def _verdict(quality: str, text: dict[str, Any]) -> str:
+    if quality == "same":
+        return "Both models use the same vocabulary: the adapter steers every token."
+    share = f"{text['exact']:.0%} of the sample text's tokens exist in both vocabularies."
+    weak = [entry["language"] for entry in text["languages"] if entry["exact"] < _FAIR_SHARE]
+    advice = {
+        "good": " The adapter can steer this model almost as directly as one of its own vocabulary.",
+        "fair": (
+            " The adapter can steer this model, with gaps: where a token has no counterpart, the base decides "
+            "alone. The rescore bridge closes many of these gaps."
+        ),
+        "poor": (
+            " Too few for the map alone: expect the adapter to act weakly or not at all. Use the rescore "
+            "bridge, or train the adapter on a vocabulary nearer to this one."
+        ),
+    }[quality]
+    languages = f" Weakest for: {', '.join(weak)}." if weak else ""
+    return share + advice + languages
+
+
+def _counts_table(report: dict[str, Any]) -> Table:
+    table = Table(title="The base's tokens by how they are matched", title_justify="left")
+    table.add_column("match")
+    for heading in ("steered", "too weak"):
+        table.add_column(heading, justify="right")
+    table.add_column("meaning")
+    for kind, meaning in _MEANINGS.items():
+        steered, nearest = report["counts"][kind], report["nearest_counts"][kind]
+        if kind == "unmatched":
+            table.add_row(
+                "none", "", f"{nearest:,}", "nothing like it in the other vocabulary", end_section=True
+            )
+            table.add_row("in all", f"{report['base_size'] - steered:,}", f"{steered:,}", _total(report))
+        elif nearest:
+            table.add_row(kind, f"{steered:,}", f"{nearest - steered:,}", meaning)
+    return table
+
+
+def _total(report: dict[str, Any]) -> str:
+    """The share of the base's vocabulary that is steered, in words."""
+    return (
+        f"{1 - report['counts']['unmatched'] / max(report['base_size'], 1):.0%} of its vocabulary is steered"
+    )
+
+
+def _histogram_table(report: dict[str, Any]) -> Table:
+    table = Table(title="How alike the nearest match is (1 is the same)", title_justify="left")
+    table.add_column("similarity")
+    table.add_column("tokens", justify="right")
+    table.add_column("")
+    largest = max([entry["tokens"] for entry in report["similarity"]], default=0)
+    for entry in report["similarity"]:
+        whole = entry["from"] == entry["to"]
+        label = f"{entry['from']:.1f}" if whole else f"{entry['from']:.1f} - {entry['to']:.1f}"
+        table.add_row(label, f"{entry['tokens']:,}", "\u2588" * round(40 * entry["tokens"] / max(largest, 1)))
+    return table
+
+
+def _text_table(report: dict[str, Any]) -> Table:
+    table = Table(title="Share of a text's tokens matched exactly", title_justify="left")
+    table.add_column("text")
+    table.add_column("tokens", justify="right")
+    table.add_column("exact", justify="right")
+    for entry in report["text"]["languages"]:
+        table.add_row(entry["language"], f"{entry['tokens']:,}", f"{entry['exact']:.0%}")
+    table.add_section()
+    table.add_row("all", f"{report['text']['tokens']:,}", f"{report['text']['exact']:.0%}")
+    return table
+
+
+def _worst_table(report: dict[str, Any]) -> Table:
+    table = Table(title="Frequent tokens with no good match", title_justify="left")
+    for heading in ("token", "nearest"):
+        table.add_column(heading)
+    for heading in ("times", "similarity"):
+        table.add_column(heading, justify="right")
+    for row in report["worst"]:
+        nearest = "none" if row["nearest"] is None else repr(row["nearest"])
+        table.add_row(Text(repr(row["text"])), Text(nearest), str(row["count"]), f"{row['similarity']:.2f}")
+    return table

@@ -1,0 +1,30 @@
+"""Loading with a progress display, for every sub-command that generates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from server.commands.options import console
+from server.config import Config
+from steering.types import AdapterLoadError, ModelLoadError
+
+if TYPE_CHECKING:
+    from steering.engine import Engine
+
+
+def load_with_progress(config: Config) -> dict[str, Engine]:
+    """The engines that `config` names, or an exit with the reason why not."""
+    # torch and transformers take seconds to import, which `--help` need not wait for.
+    from server.loading import load_engines
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("starting", total=None)
+            return load_engines(config, lambda stage: progress.update(task, description=stage))
+    except (AdapterLoadError, ModelLoadError) as error:
+        console.print(f"[red]{error}[/]", highlight=False)
+        raise typer.Exit(1) from None

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from tests.server.fakes import FakeEngine
+from starlette.testclient import TestClient
+
+from server.app import build_app
+from server.config import Config
+
+MakeClient = Callable[..., TestClient]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def make_client(engine: FakeEngine) -> Iterator[MakeClient]:
+    """An app around the fake engine, with the given settings."""
+    with ExitStack() as stack:
+
+        def make(**settings: object) -> TestClient:
+            app = build_app(Config(**settings), engines={"base": engine})
+            return stack.enter_context(TestClient(app, raise_server_exceptions=False))
+
+        yield make
+
+
+@pytest.fixture
+def client(make_client: MakeClient) -> TestClient:
+    return make_client()

@@ -1,0 +1,162 @@
+"""An engine without a model: it says what it is told to, one burst of tokens a step, over a byte vocabulary."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from mapping_cache import CanonicalVocabulary, MatchKind, VocabularyMap
+from steering.types import (
+    EngineStats,
+    InvalidRequestError,
+    Request,
+    ResolvedSteering,
+    StepOutput,
+    TokenLogprob,
+)
+
+EOS = 256
+VOCABULARY = CanonicalVocabulary(
+    tokens=(*(bytes((byte,)) for byte in range(256)), None),
+    specials={EOS: "</s>"},
+    roles={"bos": frozenset(), "eos": frozenset({EOS}), "pad": frozenset(), "unk": frozenset()},
+    surfaces=(*(f"<0x{byte:02X}>" for byte in range(256)), "</s>"),
+    main={"eos": EOS},
+    byte_tokens=frozenset(),
+    dummy_prefix="none",
+    fingerprint="bytes",
+)
+
+
+class ByteTokenizer:
+    """Text as UTF-8 bytes, and a chat template that a test can read."""
+
+    chat_template = "yes"
+    bos_token = None
+    eos_token = "</s>"
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        return list(text.encode())
+
+    def apply_chat_template(
+        self, messages: list[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str:
+        lines = [f"{message['role']}: {message['content']}" for message in messages]
+        return "\n".join([*lines, "assistant:"] if add_generation_prompt else lines)
+
+
+@dataclass(frozen=True)
+class FakeAdapter:
+    name: str
+    version: str = "v1"
+    kind: str = "delta"
+    alpha: float = 1.0
+    bridge: str = "map"
+    models: tuple[Any, ...] = (SimpleNamespace(vocabulary=VOCABULARY),)
+
+
+@dataclass
+class Running:
+    request: Request
+    left: list[int]
+    told: int = 0
+
+
+@dataclass
+class FakeEngine:
+    """`say` decides a request's tokens; an EOS is added. `hold` makes steps wait; `broken` makes them raise."""
+
+    say: Callable[[Request], bytes] = lambda request: b"hello world"
+    burst: int = 1
+    max_model_len: int = 64
+    seen: list[Request] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    broken: bool = False
+    endless: bool = False
+    go: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.base = SimpleNamespace(tokenizer=ByteTokenizer(), vocabulary=VOCABULARY, vocab_size=257)
+        self.running: dict[str, Running] = {}
+        self.attached = {"forget": FakeAdapter("forget")}
+        self.go.set()
+
+    def attach(self, adapter: Any) -> None:
+        self.attached[adapter.name] = adapter
+
+    def adapters(self) -> dict[str, Any]:
+        return dict(self.attached)
+
+    def vocabulary_map(self, name: str) -> VocabularyMap:
+        ids = np.arange(257, dtype=np.int32)
+        return VocabularyMap(
+            ids=ids,
+            nearest=ids.copy(),
+            kind=np.full(257, MatchKind.EXACT, np.uint8),
+            similarity=np.ones(257, np.float32),
+            steering_size=257,
+            fingerprint="identity",
+        )
+
+    def resolve(self, request: Request) -> tuple[ResolvedSteering, ...]:
+        return tuple(
+            ResolvedSteering(
+                spec.adapter, self.attached[spec.adapter].version, 1.0 if spec.alpha is None else spec.alpha, "map"
+            )
+            for spec in request.steering
+        )
+
+    def add_request(self, request: Request) -> None:
+        if request.prompt_ids == tuple(b"refuse me"):
+            raise InvalidRequestError("the engine does not like it", "prompt")
+        self.seen.append(request)
+        tokens = [*self.say(request)]
+        if not request.sampling.ignore_eos:
+            tokens.append(EOS)
+        self.running[request.request_id] = Running(request, tokens)
+
+    def abort(self, request_id: str) -> bool:
+        self.aborted.append(request_id)
+        return self.running.pop(request_id, None) is not None
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running)
+
+    def step(self) -> list[StepOutput]:
+        self.go.wait(10)
+        if self.broken:
+            raise RuntimeError("the device is on fire")
+        return [self._advance(running) for running in list(self.running.values())]
+
+    def _advance(self, running: Running) -> StepOutput:
+        request, sampling = running.request, running.request.sampling
+        room = sampling.max_tokens - running.told
+        if self.endless:
+            running.left = [ord("x")] * self.burst
+        tokens = tuple(running.left[: min(self.burst, room)])
+        running.left = running.left[len(tokens) :]
+        prompt = None
+        if running.told == 0 and sampling.prompt_logprobs is not None:
+            prompt = (None, *(self._logprob(token) for token in request.prompt_ids[1:]))
+        running.told += len(tokens)
+        reason = None
+        if EOS in tokens:
+            reason = "stop"
+        elif running.told >= sampling.max_tokens or not running.left:
+            reason = "length"
+        if reason is not None:
+            del self.running[request.request_id]
+        logprobs = tuple(self._logprob(token) for token in tokens) if sampling.logprobs is not None else ()
+        return StepOutput(request.request_id, tokens, logprobs, prompt, reason, changed=len(tokens), kl=0.1)
+
+    def _logprob(self, token: int) -> TokenLogprob:
+        return TokenLogprob(token, -0.5, 1, -1.0, 0.5, ((token, -0.5), (0, -2.0)))
+
+    def stats(self) -> EngineStats:
+        return EngineStats(len(self.running), 0, len(self.running), 10, 0, 0, 0, 0)
