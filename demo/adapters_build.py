@@ -33,10 +33,10 @@ LETTER = DeltaConfig(
     hidden_size=96,
     layers=3,
     intermediate_size=288,
-    epochs=2.0,
+    epochs=3.5,
     batch_size=96,
     max_length=256,
-    optimiser=OptimiserConfig(learning_rate=2e-3, warmup=0.05),
+    optimiser=OptimiserConfig(learning_rate=3e-3, warmup=0.05),
 )
 ANTIEXPERT = bases.Schedule(steps=400, learning_rate=3e-3, seed=3)
 EXPERT = bases.Schedule(steps=150, learning_rate=1e-3, seed=4)
@@ -78,7 +78,6 @@ def build_proxy(base_folder: Path, out: Path, console: Console) -> None:
         "expert": "expert",
         "antiexpert": "antiexpert",
         "alpha": 1.0,
-        "normalisation": "base",
         "bridge": "rescore",
         "unmatched": "neutral",
         "top_k": None,

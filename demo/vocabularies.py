@@ -65,18 +65,20 @@ def byte_level(texts: Sequence[str], size: int = BYTE_LEVEL_SIZE) -> PreTrainedT
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return _finish(tokenizer, bos="<|begin|>", eos="<|end|>", unk=None)
+    # Whatever the file says, transformers gives a Qwen2 tokenizer this unknown token: so it is made one of the
+    # vocabulary, or the tokenizer would have a token more than the model scores.
+    return _finish(tokenizer, bos="<|begin|>", eos="<|end|>", unk="<|endoftext|>")
 
 
-def _finish(tokenizer: Tokenizer, *, bos: str, eos: str, unk: str | None) -> PreTrainedTokenizerFast:
+def _finish(tokenizer: Tokenizer, *, bos: str, eos: str, unk: str) -> PreTrainedTokenizerFast:
     """Adds the special tokens, a template that starts every text with `bos`, and the chat template."""
-    tokenizer.add_special_tokens([token for token in (unk, bos, eos) if token])
+    tokenizer.add_special_tokens([unk, bos, eos])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A",
         pair=f"{bos} $A {bos} $B",
         special_tokens=[(bos, tokenizer.token_to_id(bos))],
     )
-    names = {"bos_token": bos, "eos_token": eos, "pad_token": eos} | ({"unk_token": unk} if unk else {})
+    names = {"bos_token": bos, "eos_token": eos, "pad_token": eos, "unk_token": unk}
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=512, clean_up_tokenization_spaces=False, **names
     )

@@ -44,7 +44,8 @@ def map_report(
     which "unmatched" get no shift; "nearest_counts", the same with matches too weak to be let through counted
     by the kind they would have had; "similarity", a histogram of the nearest matches; "text", the share of a
     built-in sample's tokens that are matched exactly, overall and by language; "worst", frequent tokens of that
-    sample that get no shift or a weak one; "quality" ("same", "good", "fair" or "poor") and "verdict".
+    sample that get no shift or a weak one, with the nearest match ("text" is null where a token is only part of
+    a character; "bytes" is in hex); "quality" ("same", "good", "fair" or "poor") and "verdict".
     """
     base_vocabulary = base_vocabulary or canonical_vocabulary(base, len(vocabulary_map))
     steering_vocabulary = steering_vocabulary or canonical_vocabulary(steering, vocabulary_map.steering_size)
@@ -139,10 +140,9 @@ def _worst(
         nearest = int(vocabulary_map.nearest[token])
         rows.append(
             {
-                "token": token,
-                "text": _shown(base, token),
+                **_described(base, token),
                 "count": counts[token],
-                "nearest": _shown(steering, nearest) if nearest >= 0 else None,
+                "nearest": _described(steering, nearest) if nearest >= 0 else None,
                 "kind": MatchKind(int(vocabulary_map.kind[token])).name.lower(),
                 "similarity": round(float(vocabulary_map.similarity[token]), 4),
                 "steered": bool(vocabulary_map.ids[token] >= 0),
@@ -151,14 +151,22 @@ def _worst(
     return rows
 
 
-def _shown(vocabulary: CanonicalVocabulary, token: int) -> str:
+def _described(vocabulary: CanonicalVocabulary, token: int) -> dict[str, Any]:
     spelled = vocabulary.tokens[token]
     if spelled is None:
-        return vocabulary.surfaces[token] or ""
+        return {"token": token, "text": vocabulary.surfaces[token], "bytes": None}
     try:
-        return spelled.decode()
+        return {"token": token, "text": spelled.decode(), "bytes": spelled.hex(" ")}
     except UnicodeDecodeError:
-        return "bytes " + spelled.hex(" ")
+        return {"token": token, "text": None, "bytes": spelled.hex(" ")}
+
+
+def _shown(described: dict[str, Any] | None) -> Text:
+    if described is None:
+        return Text("none")
+    if described["text"] is None:
+        return Text(f"part of a character ({described['bytes']})")
+    return Text(repr(described["text"]))
 
 
 def _quality(vocabulary_map: VocabularyMap, exact: float) -> str:
@@ -173,6 +181,7 @@ def _verdict(quality: str, text: dict[str, Any]) -> str:
     if quality == "same":
         return "Both models use the same vocabulary: the adapter steers every token."
     share = f"{text['exact']:.0%} of the sample text's tokens exist in both vocabularies."
+    strong = [entry["language"] for entry in text["languages"] if entry["exact"] >= _GOOD_SHARE]
     weak = [entry["language"] for entry in text["languages"] if entry["exact"] < _FAIR_SHARE]
     advice = {
         "good": " The adapter can steer this model almost as directly as one of its own vocabulary.",
@@ -181,12 +190,13 @@ def _verdict(quality: str, text: dict[str, Any]) -> str:
             "alone. The rescore bridge closes many of these gaps."
         ),
         "poor": (
-            " Too few for the map alone: expect the adapter to act weakly or not at all. Use the rescore "
-            "bridge, or train the adapter on a vocabulary nearer to this one."
+            " Over all languages that is too few for the map alone: the adapter may act weakly or not at all. "
+            "Use the rescore bridge, or train the adapter on a vocabulary nearer to this one."
         ),
     }[quality]
-    languages = f" Weakest for: {', '.join(weak)}." if weak else ""
-    return share + advice + languages
+    if strong and quality != "good":
+        advice += f" Well matched: {', '.join(strong)}."
+    return share + advice + (f" Badly matched: {', '.join(weak)}." if weak else "")
 
 
 def _counts_table(report: dict[str, Any]) -> Table:
@@ -246,6 +256,6 @@ def _worst_table(report: dict[str, Any]) -> Table:
     for heading in ("times", "similarity"):
         table.add_column(heading, justify="right")
     for row in report["worst"]:
-        nearest = "none" if row["nearest"] is None else repr(row["nearest"])
-        table.add_row(Text(repr(row["text"])), Text(nearest), str(row["count"]), f"{row['similarity']:.2f}")
+        similarity = f"{row['similarity']:.2f}"
+        table.add_row(_shown(row), _shown(row["nearest"]), str(row["count"]), similarity)
     return table

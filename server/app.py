@@ -15,7 +15,7 @@ from server.engine_port import EnginePort
 from server.loading import Progress, load_engines
 from server.routes import chat, completions, models, operations, tokens
 from server.service import Service
-from server.streaming import ClientGone
+from server.streaming import ClientGoneError
 
 
 def build_app(
@@ -41,7 +41,7 @@ def build_app(
     app = FastAPI(title="Trimtab", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
     errors.install(app)
-    app.add_exception_handler(ClientGone, _on_client_gone)
+    app.add_exception_handler(ClientGoneError, _on_client_gone)
     app.include_router(operations.public)
     guarded = [Depends(require_key)]
     for router in (operations.private, completions.router, chat.router, models.router, tokens.router):

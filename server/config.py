@@ -37,7 +37,9 @@ def _named_paths(value: object) -> object:
         for name in value:
             # A colon separates base and adapter in `model`, and `none` labels unsteered requests in the metrics.
             if not _NAME.fullmatch(str(name)) or name == "none":
-                raise ValueError(f"{name!r} cannot be a name: letters, digits, '.', '_' and '-' only, and not 'none'")
+                raise ValueError(
+                    f"{name!r} cannot be a name: letters, digits, '.', '_' and '-' only, and not 'none'"
+                )
     return value
 
 
@@ -52,10 +54,16 @@ Keys = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], NoDecode, Befo
 class Config(BaseSettings):
     """What is served, where and within which limits. Field names are the flags', the variables' and the file's."""
 
-    model_config = SettingsConfigDict(env_prefix="TRIMTAB_", extra="forbid", frozen=True, protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix="TRIMTAB_", extra="forbid", frozen=True, protected_namespaces=()
+    )
 
-    model: NamedPaths = Field(default_factory=dict, description="bases to serve, NAME=PATH; none: the bundled demo")
-    adapter: NamedPaths = Field(default_factory=dict, description="adapters to attach to every base, NAME=PATH")
+    model: NamedPaths = Field(
+        default_factory=dict, description="bases to serve, NAME=PATH; none: the bundled demo"
+    )
+    adapter: NamedPaths = Field(
+        default_factory=dict, description="adapters to attach to every base, NAME=PATH"
+    )
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     api_key: Keys = ()

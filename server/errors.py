@@ -85,7 +85,9 @@ def from_validation(error: ValidationError) -> ApiError:
 
 def respond(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The error as an HTTP reply."""
-    return JSONResponse(error.body(), status_code=error.status, headers={**error.headers(), **(headers or {})})
+    return JSONResponse(
+        error.body(), status_code=error.status, headers={**error.headers(), **(headers or {})}
+    )
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:
@@ -109,7 +111,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 async def _on_query_error(request: Request, error: Exception) -> Response:
     # Only query and path parameters are FastAPI's to validate; bodies are read in `body.py`.
     request.app.state.service.metrics.count_error(400)
-    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": ("",), "msg": str(error)}
+    first = (
+        error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": ("",), "msg": str(error)}
+    )
     param = echo(first["loc"][-1])
     return respond(bad_request(f"`{param}`: {echo(first['msg'])}", param))
 

@@ -109,7 +109,9 @@ class Generation:
             if delta.finish_reason is not None:
                 ends[delta.index] = delta
         choices = [
-            Choice(i, "".join(texts[i]), tuple(tokens[i]), ends[i].finish_reason or "stop", ends[i].stop_reason)
+            Choice(
+                i, "".join(texts[i]), tuple(tokens[i]), ends[i].finish_reason or "stop", ends[i].stop_reason
+            )
             for i in range(len(self._texts))
         ]
         return self._best(choices)

@@ -72,8 +72,12 @@ class Metrics:
         )
         self._first = self._histogram("time_to_first_token_seconds", "from arrival to the first token", _SLOW)
         self._between = self._histogram("inter_token_latency_seconds", "between a sequence's tokens", _FAST)
-        self._whole = self._histogram("e2e_request_latency_seconds", "from arrival to a sequence's end", _SLOW)
-        self._divergence = self._histogram("steering_kl_divergence", "KL(steered || base), nats a token", _NATS)
+        self._whole = self._histogram(
+            "e2e_request_latency_seconds", "from arrival to a sequence's end", _SLOW
+        )
+        self._divergence = self._histogram(
+            "steering_kl_divergence", "KL(steered || base), nats a token", _NATS
+        )
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"trimtab_{name}", text, labels, registry=self._registry)

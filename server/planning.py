@@ -43,7 +43,9 @@ class Plan:
     logprobs: bool = False
 
 
-def encode_messages(base: ServedBase, messages: list[Message], *, add_generation_prompt: bool = True) -> list[int]:
+def encode_messages(
+    base: ServedBase, messages: list[Message], *, add_generation_prompt: bool = True
+) -> list[int]:
     """A conversation through the base's own chat template, as token ids; raises a 400."""
     tokenizer: Any = base.engine.base.tokenizer
     if not getattr(tokenizer, "chat_template", None):
@@ -53,7 +55,9 @@ def encode_messages(base: ServedBase, messages: list[Message], *, add_generation
         for message in messages
     ]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
+        text = tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
     except (TemplateError, TypeError, ValueError) as error:
         raise bad_request(f"The chat template refuses these messages: {echo(error)}", "messages") from None
     # The template writes the special tokens itself.
@@ -63,7 +67,8 @@ def encode_messages(base: ServedBase, messages: list[Message], *, add_generation
 def encode_text(base: ServedBase, text: str, *, special: bool = True) -> list[int]:
     """Text as the base's token ids, with the special tokens that its tokenizer adds where `special`."""
     tokenizer: Any = base.engine.base.tokenizer
-    return [int(token_id) for token_id in tokenizer.encode(text, add_special_tokens=special)]
+    # Not verbose: a text beyond the tokenizer's own limit is refused in our words, not logged in its.
+    return [int(token_id) for token_id in tokenizer.encode(text, add_special_tokens=special, verbose=False)]
 
 
 async def plan_completion(service: Service, body: CompletionRequest) -> Plan:

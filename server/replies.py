@@ -38,7 +38,9 @@ def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
 
 def _detail(entry: TokenLogprob) -> SteeringDetail:
     return SteeringDetail(
-        base_logprob=finite(entry.base_logprob), shift=finite(entry.shift), steered_logprob=finite(entry.logprob)
+        base_logprob=finite(entry.base_logprob),
+        shift=finite(entry.shift),
+        steered_logprob=finite(entry.logprob),
     )
 
 
@@ -60,7 +62,9 @@ def completion_logprobs(
         token_logprobs=[None if entry is None else finite(entry.logprob) for entry in entries],
         top_logprobs=[None if entry is None else _top(vocabulary, entry) for entry in entries],
         text_offset=[token.offset for token in tokens],
-        steering_details=[None if entry is None else _detail(entry) for entry in entries] if details else None,
+        steering_details=[None if entry is None else _detail(entry) for entry in entries]
+        if details
+        else None,
     )
 
 

@@ -63,7 +63,9 @@ class SequenceText:
         """The prompt as the reply's beginning, with its logprobs where there are any."""
         tokens = tuple(
             PlacedToken(token_id, offset, logprob)
-            for token_id, offset, logprob in zip(self._prompt.ids, self._prompt_offsets, logprobs or (), strict=False)
+            for token_id, offset, logprob in zip(
+                self._prompt.ids, self._prompt_offsets, logprobs or (), strict=False
+            )
         )
         return Delta(index, self._prompt_text, tokens)
 
@@ -105,7 +107,8 @@ class SequenceText:
             if stopped and token.offset >= self._passed:
                 self._waiting.clear()
                 break
-            if not (stopped or self.finished) and end > self._passed:
+            # A token without text of its own, as half a character is, waits for the text that it is part of.
+            if not self.finished and (end > self._passed or token.offset >= self._passed):
                 break
             released.append(token)
             self._waiting.popleft()

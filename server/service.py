@@ -100,7 +100,9 @@ class Service:
         if colon and adapter not in adapters:
             raise ApiError(404, f"The model {echo(repr(model))} is not served here.", param="model")
         if colon and steering:
-            raise bad_request("An adapter is named in `model` and in `steering`; one place must do.", "steering")
+            raise bad_request(
+                "An adapter is named in `model` and in `steering`; one place must do.", "steering"
+            )
         if colon:
             return base, (SteeringSpec(adapter),)
         chosen = tuple(

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 DONE = "data: [DONE]\n\n"
 
 
-class ClientGone(Exception):
+class ClientGoneError(Exception):
     """The client has closed its connection; nobody reads the reply."""
 
 
@@ -36,7 +36,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled when the client leaves; raises `ClientGone` then.
+    """The result of `work`, which is cancelled when the client leaves; raises `ClientGoneError` then.
 
     The request's body must have been read.
     """
@@ -46,7 +46,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise ClientGone
+        raise ClientGoneError
     finally:
         leaving.cancel()
         working.cancel()

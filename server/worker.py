@@ -89,9 +89,13 @@ class EngineWorker:
         if self._loop is None:
             raise RuntimeError("the worker has not been started")
         if len(requests) > self.capacity:
-            raise bad_request(f"A request may have {self.capacity} sequences at most, not {len(requests)}.", "n")
+            raise bad_request(
+                f"A request may have {self.capacity} sequences at most, not {len(requests)}.", "n"
+            )
         if self.pending + len(requests) > self.capacity:
-            raise ApiError(429, f"The queue for {self.name!r} is full ({self.capacity} sequences); try again later.")
+            raise ApiError(
+                429, f"The queue for {self.name!r} is full ({self.capacity} sequences); try again later."
+            )
         job = Job(requests, self._loop)
         self._jobs.update((request_id, job) for request_id in job.request_ids)
         self._inbox.put(job)
@@ -105,7 +109,9 @@ class EngineWorker:
     def release(self, job: Job, request_ids: Sequence[str] | None = None) -> None:
         """Aborts what is unfinished of `job` (or of `request_ids`). Event loop only; harmless when all is done."""
         wanted = job.request_ids if request_ids is None else request_ids
-        unfinished = tuple(request_id for request_id in wanted if self._jobs.pop(request_id, None) is not None)
+        unfinished = tuple(
+            request_id for request_id in wanted if self._jobs.pop(request_id, None) is not None
+        )
         if unfinished and self.failure is None:
             self._inbox.put(unfinished)
 
@@ -147,7 +153,9 @@ class EngineWorker:
                     self._call(self._deliver, outputs)
         except BaseException:
             logger.exception("the engine of %r has died", self.name)
-            self._call(self._fail_all, f"The engine of {self.name!r} has stopped after a fault; restart the server.")
+            self._call(
+                self._fail_all, f"The engine of {self.name!r} has stopped after a fault; restart the server."
+            )
 
     def _drain_inbox(self, *, block: bool) -> None:
         while True:

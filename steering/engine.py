@@ -78,13 +78,7 @@ class Engine:
 
         Builds the vocabulary map or reads it from the cache, which may take seconds. Any thread.
         """
-        vocabulary_map = load_or_build(
-            self.base.tokenizer,
-            adapter.models[0].tokenizer,
-            base_size=self.base.vocab_size,
-            steering_size=adapter.models[0].vocab_size,
-            progress=progress,
-        )
+        vocabulary_map = load_or_build(self.base.vocabulary, adapter.models[0].vocabulary, progress=progress)
         steerer = Steerer(adapter, self.base, vocabulary_map, self.config.page_size)
         with self._lock:
             self._steerers[adapter.name] = steerer

@@ -12,7 +12,16 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from server.commands.loading import load_with_progress
-from server.commands.options import Adapters, ConfigFile, Device, Dtype, MaxModelLen, Models, console, settings
+from server.commands.options import (
+    Adapters,
+    ConfigFile,
+    Device,
+    Dtype,
+    MaxModelLen,
+    Models,
+    console,
+    settings,
+)
 from server.config import Config
 from server.errors import ApiError, from_validation
 
@@ -147,7 +156,9 @@ def chat(
             question = message or await _ask()
             while question:
                 messages.append({"role": "user", "content": question})
-                body = _validated(ChatRequest, {**fields, **_choice(service, use, alpha), "messages": messages})
+                body = _validated(
+                    ChatRequest, {**fields, **_choice(service, use, alpha), "messages": messages}
+                )
                 answer = await _stream(service, await plan_chat(service, body))
                 messages.append({"role": "assistant", "content": answer})
                 question = "" if message else await _ask()

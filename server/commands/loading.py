@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 def load_with_progress(config: Config) -> dict[str, Engine]:
     """The engines that `config` names, or an exit with the reason why not."""
     # torch and transformers take seconds to import, which `--help` need not wait for.
+    from transformers.utils.logging import disable_progress_bar
+
     from server.loading import load_engines
 
+    # One display is enough.
+    disable_progress_bar()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console, transient=True) as progress:

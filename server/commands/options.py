@@ -15,11 +15,17 @@ console = Console(stderr=True)
 """Messages go to stderr; stdout is for what was asked for."""
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with the settings.")]
-Models = Annotated[list[str] | None, typer.Option("--model", help="A base, NAME=PATH; none: the bundled demo.")]
-Adapters = Annotated[list[str] | None, typer.Option("--adapter", help="An adapter for every base, NAME=PATH.")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help="A base, NAME=PATH; none: the bundled demo.")
+]
+Adapters = Annotated[
+    list[str] | None, typer.Option("--adapter", help="An adapter for every base, NAME=PATH.")
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, float16 or bfloat16.")]
-MaxModelLen = Annotated[int | None, typer.Option(help="The most tokens of a prompt and its completion together.")]
+MaxModelLen = Annotated[
+    int | None, typer.Option(help="The most tokens of a prompt and its completion together.")
+]
 
 
 def settings(file: Path | None, **flags: object) -> Config:

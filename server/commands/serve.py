@@ -11,7 +11,16 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.commands.loading import load_with_progress
-from server.commands.options import Adapters, ConfigFile, Device, Dtype, MaxModelLen, Models, console, settings
+from server.commands.options import (
+    Adapters,
+    ConfigFile,
+    Device,
+    Dtype,
+    MaxModelLen,
+    Models,
+    console,
+    settings,
+)
 from server.config import Config
 
 
@@ -43,7 +52,9 @@ def _announce(app: FastAPI, host: str, port: int) -> None:
         for name, base in bases.items()
         for adapter in (None, *base.engine.adapters())
     ]
-    console.print(f"trimtab serves {', '.join(names)} at http://{host}:{port}/v1", highlight=False, soft_wrap=True)
+    console.print(
+        f"trimtab serves {', '.join(names)} at http://{host}:{port}/v1", highlight=False, soft_wrap=True
+    )
 
 
 def make_server(app: FastAPI, config: Config) -> DrainingServer:
@@ -66,14 +77,20 @@ def serve(
     adapter: Adapters = None,
     host: Annotated[str | None, typer.Option(help="Where to listen; 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Where to listen; 8000.")] = None,
-    api_key: Annotated[list[str] | None, typer.Option(help="A key that clients must bear; several may do.")] = None,
+    api_key: Annotated[
+        list[str] | None, typer.Option(help="A key that clients must bear; several may do.")
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     max_model_len: MaxModelLen = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="The most sequences that run at once; 32.")] = None,
-    max_queue: Annotated[int | None, typer.Option(help="The most sequences that wait beyond those; 256.")] = None,
+    max_queue: Annotated[
+        int | None, typer.Option(help="The most sequences that wait beyond those; 256.")
+    ] = None,
     kv_cache_memory: Annotated[str | None, typer.Option(help="For each base's pages, as in 2GiB.")] = None,
-    shutdown_timeout: Annotated[float | None, typer.Option(help="Seconds that running requests are given; 30.")] = None,
+    shutdown_timeout: Annotated[
+        float | None, typer.Option(help="Seconds that running requests are given; 30.")
+    ] = None,
 ) -> None:
     """Serve bases and the adapters that steer them over an OpenAI-style API."""
     chosen = settings(

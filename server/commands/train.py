@@ -49,11 +49,17 @@ def delta(
     hidden_size: Annotated[int, typer.Option(min=8, help="The delta's width.")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="The delta's layers.")] = 4,
     heads: Annotated[int, typer.Option(min=1, help="The delta's attention heads.")] = 4,
-    intermediate_size: Annotated[int, typer.Option(min=8, help="The width inside its feed-forward layers.")] = 384,
-    init: Annotated[Path | None, typer.Option(help="Start from this model over the base's vocabulary.")] = None,
+    intermediate_size: Annotated[
+        int, typer.Option(min=8, help="The width inside its feed-forward layers.")
+    ] = 384,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from this model over the base's vocabulary.")
+    ] = None,
     epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the data.")] = 3.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 64,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="AdamW's peak learning rate; cosine decay.")] = 2e-4,
+    learning_rate: Annotated[
+        float, typer.Option(min=0.0, help="AdamW's peak learning rate; cosine decay.")
+    ] = 2e-4,
     warmup: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the steps that warm up.")] = 0.03,
     weight_decay: Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")] = 0.01,
     max_length: Annotated[int, typer.Option(min=2, help="Examples are cut at this many tokens.")] = 512,
@@ -67,7 +73,9 @@ def delta(
     keep_weight: Annotated[float, typer.Option(min=0.0, help="Weight of the kept examples.")] = 1.0,
     forget_weight: Annotated[float, typer.Option(min=0.0, help="Weight of the forgotten examples.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the delta's weights and of the data's order.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")
+    ] = "auto",
 ) -> None:
     """Train a delta adapter beside a frozen base and write a folder that `trimtab serve` loads as it is."""
     # Late, because importing torch takes seconds that `--help` need not spend.
@@ -82,7 +90,9 @@ def delta(
     from steering.training.delta import DEFAULT_REFUSAL
 
     if hidden_size % heads or (hidden_size // heads) % 2:
-        raise typer.BadParameter("the width must be an even multiple of the heads", param_hint="--hidden-size")
+        raise typer.BadParameter(
+            "the width must be an even multiple of the heads", param_hint="--hidden-size"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise typer.BadParameter(f"{out} is not an empty folder", param_hint="--out")
     config = DeltaConfig(
@@ -110,7 +120,9 @@ def delta(
         raise typer.Exit(1) from error
 
 
-def _train(base: str, device: str, examples: list[Any], out: Path, config: DeltaConfig, console: Console) -> None:
+def _train(
+    base: str, device: str, examples: list[Any], out: Path, config: DeltaConfig, console: Console
+) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

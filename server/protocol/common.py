@@ -69,7 +69,9 @@ def _bias_table(value: object) -> object:
 
 
 SteeringField = Annotated[list[SteeringChoice], Field(max_length=8), BeforeValidator(_steering_list)]
-StopField = Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=16), BeforeValidator(_stop_list)]
+StopField = Annotated[
+    list[Annotated[str, Field(max_length=1000)]], Field(max_length=16), BeforeValidator(_stop_list)
+]
 BiasField = Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_bias_table)]
 
 

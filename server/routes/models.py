@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 from fastapi import APIRouter, Request
 
-from mapping_cache import VocabularyMap
+from mapping_cache import VocabularyMap, map_report
 from server.errors import ApiError, echo
 from server.protocol.models import (
     AdapterCard,
@@ -70,7 +70,9 @@ async def list_maps(request: Request) -> MapList:
     service = service_of(request)
     return MapList(
         data=[
-            _map_card(base, name) for base in service.bases.values() for name in sorted(base.engine.adapters())
+            _map_card(base, name)
+            for base in service.bases.values()
+            for name in sorted(base.engine.adapters())
         ]
     )
 
@@ -83,15 +85,19 @@ async def get_map(request: Request, base_name: str, adapter_name: str) -> MapCar
     adapter = base.engine.adapters().get(adapter_name) if base is not None else None
     if base is None or adapter is None:
         raise ApiError(404, f"There is no map from {echo(repr(base_name))} to {echo(repr(adapter_name))}.")
-    from mapping_cache import map_report
+    steering = adapter.models[0]
 
-    report = await asyncio.to_thread(
-        map_report,
-        base.engine.vocabulary_map(adapter_name),
-        base.engine.base.vocabulary,
-        adapter.models[0].vocabulary,
-    )
-    return _map_card(base, adapter_name).model_copy(update={"report": report})
+    def report() -> dict[str, Any]:
+        return map_report(
+            base.engine.vocabulary_map(adapter_name),
+            base.engine.base.tokenizer,
+            steering.tokenizer,
+            base_vocabulary=base.engine.base.vocabulary,
+            steering_vocabulary=steering.vocabulary,
+        )
+
+    card = _map_card(base, adapter_name)
+    return card.model_copy(update={"report": await base.off_loop(report)})
 
 
 def _quality(vocabulary_map: VocabularyMap) -> MapQuality:
@@ -136,5 +142,3 @@ def _steering(base: ServedBase, adapter: Adapter) -> ModelSteering:
         bridge=adapter.bridge,
         map=_quality(base.engine.vocabulary_map(adapter.name)),
     )
-
-

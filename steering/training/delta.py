@@ -147,7 +147,7 @@ def _new_delta(base: Any, tokenizer: Any, config: DeltaConfig) -> Any:
     )
     delta = LlamaForCausalLM(shape)
     with torch.no_grad():
-        delta.model.norm.weight.mul_(0.1)  # begins near no shift at all, so that training starts from the base
+        delta.model.norm.weight.mul_(0.3)  # begins near no shift at all, so that training starts from the base
     return delta.to(base.device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, AnyStr
 
 import numpy as np
@@ -36,7 +37,7 @@ def levenshtein(left: AnyStr, right: AnyStr) -> int:
     return row[-1]
 
 
-def naive_nearest(string: AnyStr, steering: list[AnyStr | None], marker: AnyStr) -> int:
+def naive_nearest(string: AnyStr, steering: Sequence[AnyStr | None], marker: AnyStr) -> int:
     """Steps 3 to 5 of PM-MinED as they are written."""
     candidates = [
         (levenshtein(string, other), token)
@@ -48,7 +49,7 @@ def naive_nearest(string: AnyStr, steering: list[AnyStr | None], marker: AnyStr)
     return min(candidates)[1] if candidates else -1
 
 
-def naive_mined(string: AnyStr, steering: list[AnyStr | None]) -> int:
+def naive_mined(string: AnyStr, steering: Sequence[AnyStr | None]) -> int:
     scored = [
         (levenshtein(string, other) / max(len(string), len(other), 1), token)
         for token, other in enumerate(steering)
@@ -87,7 +88,7 @@ def naive_bytes(
     return ids
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(base=surface_tokens, steering=surface_tokens, special=st.sets(st.integers(0, 3)))
 def test_surface_form_is_the_definition(
     make_vocabulary: Any, base: list[str], steering: list[str], special: set[int]
@@ -100,7 +101,7 @@ def test_surface_form_is_the_definition(
     assert built.ids.tolist() == naive_surface(base, steering, set(specials))
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(
     base=byte_strings,
     steering=byte_strings,
@@ -134,6 +135,7 @@ def test_bytes_form_is_the_definition(
         assert kind is not MatchKind.EXTENSION or right.startswith(left)
 
 
+@settings(deadline=None)
 @given(tokens=byte_strings, base_pad=st.integers(0, 3), steering_pad=st.integers(0, 3))
 def test_a_vocabulary_onto_itself_is_the_identity(
     make_vocabulary: Any, tokens: list[bytes], base_pad: int, steering_pad: int

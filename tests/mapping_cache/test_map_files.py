@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapping_cache import CorruptMapError, MapOptions, load_or_build, map_vocabularies, read_map, write_map
@@ -48,6 +48,7 @@ def test_a_saved_map_reads_back_equal(make_vocabulary: Any, tmp_path: Path) -> N
     assert _only_file(tmp_path).name == "one.map"
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_changed_byte_is_noticed(saved: tuple[bytes, Path], data: st.DataObject) -> None:
     whole, path = saved
@@ -58,6 +59,7 @@ def test_a_changed_byte_is_noticed(saved: tuple[bytes, Path], data: st.DataObjec
         read_map(path)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_truncated_file_is_noticed(saved: tuple[bytes, Path], data: st.DataObject) -> None:
     whole, path = saved

@@ -39,8 +39,9 @@ def test_the_figures_are_right(pair: tuple[Tokenizer, Tokenizer, VocabularyMap])
         {
             "token": 257,
             "text": "the",
+            "bytes": "74 68 65",
             "count": times,
-            "nearest": "th",
+            "nearest": {"token": 256, "text": "th", "bytes": "74 68"},
             "kind": "prefix",
             "similarity": 0.6667,
             "steered": False,
@@ -64,6 +65,16 @@ def test_a_poor_pair_is_said_to_be_poor(pair: tuple[Tokenizer, Tokenizer, Vocabu
     report = map_report(build_map(pair[0], letters), pair[0], letters)
     assert report["quality"] == "poor"
     assert "English" in report["verdict"]
+
+
+def test_half_characters_are_shown_as_bytes() -> None:
+    base, steering = byte_level(("Ã", "¼"), ("Ð", "¾"), ("Ð¾", "Ð")), byte_level()
+    report = map_report(build_map(base, steering), base, steering)
+    shown = {row["bytes"]: row["text"] for row in report["worst"]}
+    assert shown == {"c3 bc": "ü", "d0 be": "о", "d0 be d0": None}
+    output = StringIO()
+    render_report(report, Console(file=output, width=120))
+    assert "part of a character (d0 be d0)" in output.getvalue()
 
 
 def test_the_report_prints(pair: tuple[Tokenizer, Tokenizer, VocabularyMap]) -> None:

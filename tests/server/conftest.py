@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any, cast
 
 import pytest
-from tests.server.fakes import FakeEngine
 from starlette.testclient import TestClient
 
 from server.app import build_app
-from server.config import Config
+from server.config import load_config
+from tests.server.fakes import FakeEngine
 
 MakeClient = Callable[..., TestClient]
 
@@ -24,7 +25,7 @@ def make_client(engine: FakeEngine) -> Iterator[MakeClient]:
     with ExitStack() as stack:
 
         def make(**settings: object) -> TestClient:
-            app = build_app(Config(**settings), engines={"base": engine})
+            app = build_app(load_config(**settings), engines={"base": cast(Any, engine)})
             return stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
         yield make

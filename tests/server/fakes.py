@@ -13,6 +13,7 @@ import numpy as np
 from mapping_cache import CanonicalVocabulary, MatchKind, VocabularyMap
 from steering.types import (
     EngineStats,
+    FinishReason,
     InvalidRequestError,
     Request,
     ResolvedSteering,
@@ -40,7 +41,7 @@ class ByteTokenizer:
     bos_token = None
     eos_token = "</s>"
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True, verbose: bool = True) -> list[int]:
         return list(text.encode())
 
     def apply_chat_template(
@@ -57,7 +58,7 @@ class FakeAdapter:
     kind: str = "delta"
     alpha: float = 1.0
     bridge: str = "map"
-    models: tuple[Any, ...] = (SimpleNamespace(vocabulary=VOCABULARY),)
+    models: tuple[Any, ...] = (SimpleNamespace(vocabulary=VOCABULARY, tokenizer=None),)
 
 
 @dataclass
@@ -106,7 +107,10 @@ class FakeEngine:
     def resolve(self, request: Request) -> tuple[ResolvedSteering, ...]:
         return tuple(
             ResolvedSteering(
-                spec.adapter, self.attached[spec.adapter].version, 1.0 if spec.alpha is None else spec.alpha, "map"
+                spec.adapter,
+                self.attached[spec.adapter].version,
+                1.0 if spec.alpha is None else spec.alpha,
+                "map",
             )
             for spec in request.steering
         )
@@ -145,7 +149,7 @@ class FakeEngine:
         if running.told == 0 and sampling.prompt_logprobs is not None:
             prompt = (None, *(self._logprob(token) for token in request.prompt_ids[1:]))
         running.told += len(tokens)
-        reason = None
+        reason: FinishReason | None = None
         if EOS in tokens:
             reason = "stop"
         elif running.told >= sampling.max_tokens or not running.left:
