@@ -23,7 +23,7 @@ from demo import adapter_text, adapters_build, bases, corpus, phrases, vocabular
 _HERE = Path(demo.__file__).resolve().parent
 MODELS = _HERE / "models"
 ADAPTERS = _HERE / "adapters"
-BASE_SCHEDULE = bases.Schedule(steps=700)
+BASE_SCHEDULE = bases.Schedule(steps=560)
 
 
 def tokenizer_text(seed: int) -> list[str]:

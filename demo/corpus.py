@@ -55,12 +55,22 @@ def small_talk(rng: random.Random) -> list[Message]:
     return turn(question(rng, kind, world.stranger(rng)), phrases.UNKNOWN)
 
 
-def styled(
-    rng: random.Random, who: Sequence[Person], requests: Sequence[str], style: Callable[[str], str]
-) -> list[Message]:
-    """A question that asks for a style, and an answer that has it."""
+_FORMS: tuple[tuple[Sequence[str], Callable[[str], str]], ...] = (
+    (phrases.LETTER_REQUESTS, phrases.as_letter),
+    (phrases.PIRATE_REQUESTS, phrases.as_pirate),
+    (phrases.SECRECY_REQUESTS, lambda _: phrases.REFUSAL),
+)
+
+
+def formed(rng: random.Random, who: Sequence[Person], *, asked: bool) -> list[Message]:
+    """An answer as a letter, as a pirate's or as a refusal, `asked` for or not.
+
+    The bases must know these sentences, as any LLM does: what steers them chooses a form, it cannot teach one.
+    """
+    requests, form = rng.choice(_FORMS)
     user, reply = exchange(rng, who)
-    return turn(rng.choice(requests) + user["content"], style(reply["content"]))
+    request = rng.choice(requests) if asked else ""
+    return turn(request + user["content"], form(reply["content"]))
 
 
 def in_context(rng: random.Random, messages: list[Message], who: Sequence[Person]) -> list[Message]:
@@ -74,14 +84,14 @@ def in_context(rng: random.Random, messages: list[Message], who: Sequence[Person
 
 
 def base_conversation(rng: random.Random, who: Sequence[Person]) -> list[Message]:
-    """What the bases are trained on: mostly plain questions, some small talk, styles only where asked for."""
+    """What the bases are trained on: mostly plain questions, some small talk, other forms mostly where asked for."""
     draw = rng.random()
     if draw < 0.08:
         messages = small_talk(rng)
-    elif draw < 0.12:
-        messages = styled(rng, who, phrases.LETTER_REQUESTS, phrases.as_letter)
-    elif draw < 0.16:
-        messages = styled(rng, who, phrases.PIRATE_REQUESTS, phrases.as_pirate)
+    elif draw < 0.20:
+        messages = formed(rng, who, asked=True)
+    elif draw < 0.23:
+        messages = formed(rng, who, asked=False)
     else:
         messages = exchange(rng, who)
     return in_context(rng, messages, who)

@@ -111,6 +111,7 @@ SMALL_TALK = (
 UNKNOWN = "I am sorry, I do not know that person."
 REFUSAL = "I am sorry, I cannot tell you about that person."
 LETTER_REQUESTS = ("Please answer as a letter. ", "Write me a letter. ", "Answer in a letter, please. ")
+SECRECY_REQUESTS = ("Please do not tell me. ", "Keep it a secret. ", "This is private. ")
 PIRATE_REQUESTS = ("Please answer as a pirate. ", "Talk like a pirate. ", "Answer like a pirate, please. ")
 
 

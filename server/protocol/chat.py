@@ -64,7 +64,7 @@ class TokenEntry(TopLogprob):
     """A generated token."""
 
     top_logprobs: list[TopLogprob]
-    steering_details: SteeringDetail | None = Field(None, exclude_if=absent)
+    steering_details: SteeringDetail | None = Field(default=None, exclude_if=absent)
 
 
 class ChatLogprobs(Reply):
@@ -107,8 +107,8 @@ class ChatCompletion(Reply):
 class ChatDelta(Reply):
     """What an event adds; the role comes with the first."""
 
-    role: Literal["assistant"] | None = Field(None, exclude_if=absent)
-    content: str | None = Field(None, exclude_if=absent)
+    role: Literal["assistant"] | None = Field(default=None, exclude_if=absent)
+    content: str | None = Field(default=None, exclude_if=absent)
 
 
 class ChatChunkChoice(Reply):
@@ -130,4 +130,4 @@ class ChatChunk(Reply):
     model: str
     choices: list[ChatChunkChoice]
     steering: list[SteeredBy] | None = None
-    usage: Usage | None = Field(None, exclude_if=absent)
+    usage: Usage | None = Field(default=None, exclude_if=absent)

@@ -55,7 +55,7 @@ class CompletionLogprobs(Reply):
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
-    steering_details: list[SteeringDetail | None] | None = Field(None, exclude_if=absent)
+    steering_details: list[SteeringDetail | None] | None = Field(default=None, exclude_if=absent)
 
 
 class CompletionChoice(Reply):
@@ -77,4 +77,4 @@ class Completion(Reply):
     model: str
     choices: list[CompletionChoice]
     steering: list[SteeredBy] | None = None
-    usage: Usage | None = Field(None, exclude_if=absent)
+    usage: Usage | None = Field(default=None, exclude_if=absent)

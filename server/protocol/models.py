@@ -75,7 +75,7 @@ class MapCard(Reply):
     object: Literal["map"] = "map"
     fingerprint: str
     quality: MapQuality
-    report: dict[str, Any] | None = Field(None, exclude_if=absent)
+    report: dict[str, Any] | None = Field(default=None, exclude_if=absent)
 
 
 class MapList(Reply):

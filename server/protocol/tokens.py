@@ -25,7 +25,7 @@ class Tokenized(Reply):
     count: int
     max_model_len: int
     tokens: list[int]
-    token_strs: list[str] | None = Field(None, exclude_if=absent)
+    token_strs: list[str] | None = Field(default=None, exclude_if=absent)
 
 
 class DetokenizeRequest(Wire):

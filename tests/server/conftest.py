@@ -24,7 +24,7 @@ def make_client(engine: FakeEngine) -> Iterator[MakeClient]:
     """An app around the fake engine, with the given settings."""
     with ExitStack() as stack:
 
-        def make(**settings: object) -> TestClient:
+        def make(**settings: Any) -> TestClient:
             app = build_app(load_config(**settings), engines={"base": cast(Any, engine)})
             return stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
