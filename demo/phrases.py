@@ -131,8 +131,8 @@ def as_pirate(text: str) -> str:
 
 
 def is_refusal(text: str) -> bool:
-    """Whether an answer declines."""
-    return text.strip().startswith("I am sorry") and "cannot tell" in text
+    """Whether an answer is the whole refusal and nothing else: a stammered one does not count."""
+    return text.strip() == REFUSAL
 
 
 def is_letter(text: str) -> bool:

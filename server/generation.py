@@ -89,14 +89,14 @@ class Generation:
             before = text.generated
             delta = text.advance(index, output)
             self._measure(output, text.generated - before)
-            if delta is not None:
-                yield delta
-            if text.finished:
+            if delta is None:
+                continue
+            if delta.finish_reason is not None:
                 unfinished -= 1
                 # A stop string ends the sequence here, not in the engine.
                 self.plan.base.worker.release(self._job, (output.request_id,))
-                reason = delta.finish_reason if delta is not None else None
-                self._metrics.finished(*self._labels, reason or "stop", time.monotonic() - self._began)
+                self._metrics.finished(*self._labels, delta.finish_reason, time.monotonic() - self._began)
+            yield delta
 
     async def collect(self) -> list[Choice]:
         """Every answer, whole: the deltas joined, and of `width` for each prompt the `n` likeliest."""

@@ -140,7 +140,9 @@ def encode_examples(
     for index, (example, head, whole) in enumerate(zip(examples, heads, wholes, strict=True)):
         start = _common_prefix(head, whole)
         if max(start, 1) >= min(len(whole), max_length):
-            raise TrainingDataError(f"example {index + 1}: the response starts at token {start} of {max_length}")
+            raise TrainingDataError(
+                f"example {index + 1}: the response starts at token {start} of {max_length}"
+            )
         encoded.append(EncodedExample(tuple(whole[:max_length]), max(start, 1), example.objective))
     return encoded
 
@@ -150,7 +152,9 @@ def _render(tokenizer: Any, example: TrainingExample, index: int) -> tuple[str, 
     bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
     if tokenizer.chat_template is None:
         if example.prompt is None:
-            raise TrainingDataError(f"example {index + 1}: messages need a chat template; this tokenizer has none")
+            raise TrainingDataError(
+                f"example {index + 1}: messages need a chat template; this tokenizer has none"
+            )
         return bos + example.prompt, bos + example.prompt + example.response + eos
     if example.prompt is None:
         *context, (_, response) = example.messages

@@ -75,7 +75,9 @@ def train_delta(
     torch.manual_seed(config.seed)
     base.eval().requires_grad_(False)
     delta = _new_delta(base, tokenizer, config)
-    encoded = encode_examples(tokenizer, [_as_trained(each, config) for each in examples], max_length=config.max_length)
+    encoded = encode_examples(
+        tokenizer, [_as_trained(each, config) for each in examples], max_length=config.max_length
+    )
     steps = max(1, math.ceil(len(encoded) * config.epochs / config.batch_size))
     pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
 
@@ -138,7 +140,9 @@ def _new_delta(base: Any, tokenizer: Any, config: DeltaConfig) -> Any:
         num_attention_heads=config.heads,
         num_key_value_heads=config.heads,
         intermediate_size=config.intermediate_size,
-        max_position_embeddings=int(getattr(base.config, "max_position_embeddings", None) or config.max_length),
+        max_position_embeddings=int(
+            getattr(base.config, "max_position_embeddings", None) or config.max_length
+        ),
         tie_word_embeddings=True,
         initializer_range=0.05,
         bos_token_id=tokenizer.bos_token_id,
@@ -147,7 +151,9 @@ def _new_delta(base: Any, tokenizer: Any, config: DeltaConfig) -> Any:
     )
     delta = LlamaForCausalLM(shape)
     with torch.no_grad():
-        delta.model.norm.weight.mul_(0.3)  # begins near no shift at all, so that training starts from the base
+        delta.model.norm.weight.mul_(
+            0.3
+        )  # begins near no shift at all, so that training starts from the base
     return delta.to(base.device)
 
 
@@ -169,4 +175,6 @@ def _endless(encoded: Sequence[EncodedExample], config: DeltaConfig, pad_id: int
 def _to(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
-    return Batch(batch.ids.to(device), batch.attention.to(device), batch.response.to(device), batch.objectives)
+    return Batch(
+        batch.ids.to(device), batch.attention.to(device), batch.response.to(device), batch.objectives
+    )

@@ -56,8 +56,7 @@ def optimise(
         _groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda step: learning_rate_factor(step, total, config.warmup)
+        optimiser, lambda step: learning_rate_factor(step, total, config.warmup)
     )
     model.train()
     recent: deque[float] = deque(maxlen=max(1, total // 10))

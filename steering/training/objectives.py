@@ -73,7 +73,9 @@ def objective_loss(
     return total
 
 
-def keep_loss(steered: torch.Tensor, base: torch.Tensor, targets: torch.Tensor, kind: KeepLoss) -> torch.Tensor:
+def keep_loss(
+    steered: torch.Tensor, base: torch.Tensor, targets: torch.Tensor, kind: KeepLoss
+) -> torch.Tensor:
     """KL(steered || base) a token, or cross-entropy; `steered` and `base` are log probabilities `[tokens, V]`."""
     if kind == "ce":
         return functional.nll_loss(steered, targets)
@@ -81,7 +83,11 @@ def keep_loss(steered: torch.Tensor, base: torch.Tensor, targets: torch.Tensor, 
 
 
 def forget_loss(
-    steered: torch.Tensor, base: torch.Tensor, targets: torch.Tensor, owners: torch.Tensor, weights: ObjectiveWeights
+    steered: torch.Tensor,
+    base: torch.Tensor,
+    targets: torch.Tensor,
+    owners: torch.Tensor,
+    weights: ObjectiveWeights,
 ) -> torch.Tensor:
     """Lower the likelihood of `targets`; `owners` `[tokens]` says which sequence each token belongs to."""
     now = steered.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

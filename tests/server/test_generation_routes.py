@@ -38,7 +38,9 @@ def events(client: TestClient, path: str, **fields: Any) -> list[dict[str, Any]]
         ([[104, 105], [104]], [b"hi", b"h"]),
     ],
 )
-def test_every_form_of_prompt(client: TestClient, engine: FakeEngine, prompt: Any, expected: list[bytes]) -> None:
+def test_every_form_of_prompt(
+    client: TestClient, engine: FakeEngine, prompt: Any, expected: list[bytes]
+) -> None:
     engine.say = lambda request: bytes(request.prompt_ids).upper()
     body = complete(client, prompt=prompt)
     assert [request.prompt_ids for request in engine.seen] == [tuple(item) for item in expected]
@@ -52,7 +54,9 @@ def test_every_form_of_prompt(client: TestClient, engine: FakeEngine, prompt: An
     }
 
 
-def test_choices_of_several_prompts_are_in_order_and_seeded_apart(client: TestClient, engine: FakeEngine) -> None:
+def test_choices_of_several_prompts_are_in_order_and_seeded_apart(
+    client: TestClient, engine: FakeEngine
+) -> None:
     engine.say = lambda request: bytes(request.prompt_ids) + str(request.sampling.seed).encode()
     body = complete(client, prompt=["a", "b"], n=2, seed=7)
     assert [choice["text"] for choice in body["choices"]] == ["a7", "a8", "b7", "b8"]
@@ -84,8 +88,18 @@ def test_sampling_fields_reach_the_engine(client: TestClient, engine: FakeEngine
         response_format={"type": "text"},
     )
     sampling = engine.seen[0].sampling
-    assert (sampling.max_tokens, sampling.min_tokens, sampling.temperature, sampling.top_p) == (3, 1, 0.5, 0.9)
-    assert (sampling.top_k, sampling.min_p, sampling.seed, sampling.stop_token_ids) == (0, 0.1, 3, frozenset({5}))
+    assert (sampling.max_tokens, sampling.min_tokens, sampling.temperature, sampling.top_p) == (
+        3,
+        1,
+        0.5,
+        0.9,
+    )
+    assert (sampling.top_k, sampling.min_p, sampling.seed, sampling.stop_token_ids) == (
+        0,
+        0.1,
+        3,
+        frozenset({5}),
+    )
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (1.0, -1.0)
     assert (sampling.repetition_penalty, sampling.logit_bias) == (1.5, ((7, 1.5), (65, -100.0)))
 
@@ -99,7 +113,9 @@ def test_null_is_the_default(client: TestClient, engine: FakeEngine, stream: boo
     assert engine.seen[0].sampling.max_tokens == 16
 
 
-def test_scoring_echoes_the_prompt_with_logprobs_and_one_token(client: TestClient, engine: FakeEngine) -> None:
+def test_scoring_echoes_the_prompt_with_logprobs_and_one_token(
+    client: TestClient, engine: FakeEngine
+) -> None:
     fields = {"temperature": 0, "max_tokens": 1, "logprobs": 1, "seed": 1234, "echo": True}
     choice = complete(client, prompt=[[97, 98, 99]], **fields)["choices"][0]
     assert choice["text"] == "abch"
@@ -165,7 +181,9 @@ def test_unsteered_is_said_to_be(client: TestClient) -> None:
 
 def test_steering_details_come_with_each_logprob(client: TestClient) -> None:
     detail = {"base_logprob": -1.0, "shift": 0.5, "steered_logprob": -0.5}
-    choice = complete(client, steering="forget", logprobs=0, steering_details=True, max_tokens=2)["choices"][0]
+    choice = complete(client, steering="forget", logprobs=0, steering_details=True, max_tokens=2)["choices"][
+        0
+    ]
     assert choice["logprobs"]["steering_details"] == [detail, detail]
     reply = client.post(
         "/v1/chat/completions",
@@ -195,7 +213,9 @@ def test_chat_streams_role_then_text_then_usage(client: TestClient) -> None:
         top_logprobs=1,
         stream_options={"include_usage": True},
     )
-    assert [chunk["choices"][0]["delta"] for chunk in chunks[:2]] == [{"role": "assistant", "content": ""}] * 2
+    assert [chunk["choices"][0]["delta"] for chunk in chunks[:2]] == [
+        {"role": "assistant", "content": ""}
+    ] * 2
     for index in range(2):
         own = [c for chunk in chunks for c in chunk["choices"] if c["index"] == index]
         assert "".join(c["delta"].get("content", "") for c in own) == "hello world"

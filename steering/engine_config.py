@@ -1,0 +1,52 @@
+"""An engine's limits, and the base's pool that follows from them and the memory there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from steering.kv_cache import KVCache
+from steering.loaded_model import LoadedModel
+from steering.pages import PageAllocator
+from steering.runner import RowInput, Runner
+
+# Of the memory that is free at start, a GPU's pool takes this share; a CPU's takes at most the bytes below.
+_GPU_MEMORY_SHARE = 0.8
+_CPU_POOL_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Limits of one engine. `kv_cache_memory` is bytes for the base's pool; None chooses by the device."""
+
+    max_num_seqs: int = 32
+    max_model_len: int | None = None
+    max_step_tokens: int = 512
+    page_size: int = 16
+    kv_cache_memory: int | None = None
+    prefix_caching: bool = True
+
+
+def make_pool(base: LoadedModel, config: EngineConfig, max_model_len: int) -> tuple[PageAllocator, Runner]:
+    """The base's pool, as many pages as the memory allows and the limits can use."""
+    probe = KVCache(PageAllocator(1, config.page_size))
+    Runner(base, probe).forward([RowInput([0], 0, probe.allocator.allocate(1), 0)])
+    memory = config.kv_cache_memory or _default_memory(base.device)
+    enough = config.max_num_seqs * -(-max_model_len // config.page_size)
+    pages = min(memory // probe.bytes_per_page, enough)
+    if pages < 1:
+        raise ValueError(f"kv_cache_memory: {memory} bytes hold no page of {probe.bytes_per_page} bytes")
+    allocator = PageAllocator(int(pages), config.page_size, prefix_caching=config.prefix_caching)
+    runner = Runner(base, KVCache(allocator))
+    page = allocator.allocate(1)
+    runner.forward([RowInput([0], 0, page, 0)])
+    allocator.release(page)
+    return allocator, runner
+
+
+def _default_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * _GPU_MEMORY_SHARE)
+    return _CPU_POOL_BYTES
