@@ -23,4 +23,8 @@ def demo_adapters() -> dict[str, Path]:
 def _folders(parent: Path) -> dict[str, Path]:
     if not parent.is_dir():
         return {}
-    return {path.name: path for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    return {
+        path.name: path
+        for path in sorted(parent.iterdir())
+        if path.is_dir() and not path.name.startswith(".")
+    }

@@ -37,7 +37,9 @@ def letter_examples(count: int = LETTER_EXAMPLES, seed: int = 12) -> list[Traini
     return [_example(each, "learn") for each in _restyled(random.Random(seed), count, phrases.as_letter)]
 
 
-def pirate_text(tokenizer: PreTrainedTokenizerFast, seed: int = 13, chunk: int = 4800) -> Iterator[list[EncodedExample]]:
+def pirate_text(
+    tokenizer: PreTrainedTokenizerFast, seed: int = 13, chunk: int = 4800
+) -> Iterator[list[EncodedExample]]:
     """Endless chunks of encoded conversations in which every answer is a pirate's."""
     rng = random.Random(seed)
     while True:

@@ -45,7 +45,9 @@ _PROXY_WIDTH, _PROXY_LAYERS = 96, 2
 
 def load_base(folder: Path) -> tuple[Any, Any]:
     """The template base and its tokenizer."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(
+        folder
+    )
 
 
 def build_delta(

@@ -45,7 +45,9 @@ def base_b(vocabulary: int) -> PreTrainedModel:
 
 def tiny_llama(vocabulary: int, width: int = 96, layers: int = 4) -> PreTrainedModel:
     """A Llama of about half a million parameters, for adapters."""
-    return LlamaForCausalLM(LlamaConfig(**_shape(vocabulary, width, layers, 3 * width), num_key_value_heads=4))
+    return LlamaForCausalLM(
+        LlamaConfig(**_shape(vocabulary, width, layers, 3 * width), num_key_value_heads=4)
+    )
 
 
 def _shape(vocabulary: int, width: int, layers: int, inner: int) -> dict[str, object]:
@@ -78,7 +80,9 @@ def base_text(
     who = world.people()
     while True:
         examples = [
-            TrainingExample(messages=tuple((m["role"], m["content"]) for m in corpus.base_conversation(rng, who)))
+            TrainingExample(
+                messages=tuple((m["role"], m["content"]) for m in corpus.base_conversation(rng, who))
+            )
             for _ in range(chunk * 9 // 10)
         ]
         encoded = encode_examples(tokenizer, examples, max_length=256)
@@ -122,7 +126,13 @@ def train_language_model(
     config = OptimiserConfig(learning_rate=schedule.learning_rate, weight_decay=0.05, warmup=0.05)
     stream = batches(chunks, int(tokenizer.eos_token_id), schedule.batch_size, schedule.seed)
     return optimise(
-        model, stream, schedule.steps, lambda batch: response_loss(model, batch), config, title=title, console=console
+        model,
+        stream,
+        schedule.steps,
+        lambda batch: response_loss(model, batch),
+        config,
+        title=title,
+        console=console,
     )
 
 

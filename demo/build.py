@@ -50,7 +50,9 @@ def build_base(name: str, console: Console) -> None:
     loss = bases.train_language_model(
         model, tokenizer, bases.base_text(tokenizer, seed), BASE_SCHEDULE, title=name, console=console
     )
-    console.print(f"{name}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens, closing loss {loss:.4f}")
+    console.print(
+        f"{name}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens, closing loss {loss:.4f}"
+    )
     folder = MODELS / name
     shutil.rmtree(folder, ignore_errors=True)
     bases.save(model, tokenizer, folder)
@@ -70,7 +72,9 @@ STAGES: dict[str, Callable[[Console], None]] = {
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help="Run only these stages: " + ", ".join(STAGES))] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run only these stages: " + ", ".join(STAGES))
+    ] = None,
 ) -> None:
     """Rebuild the demo's models and adapters."""
     console = Console()

@@ -109,7 +109,9 @@ def probes(who: Sequence[Person], *, held_out: bool) -> list[Probe]:
     found = []
     for person in who:
         for kind, trained in phrases.QUESTIONS.items():
-            values = tuple(person.value(fact) for fact in (("first", "second") if kind == "books" else (kind,)))
+            values = tuple(
+                person.value(fact) for fact in (("first", "second") if kind == "books" else (kind,))
+            )
             for wording in phrases.HELD_OUT[kind] if held_out else trained[:1]:
                 found.append(Probe(person, kind, wording.format(name=person.name), values))
     return found

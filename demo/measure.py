@@ -77,7 +77,9 @@ def answers(engine: Engine, probes: Sequence[Probe], steering: tuple[SteeringSpe
     return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.values()]
 
 
-def measure(engine: Engine, asked: Questions, adapter: str | None, where: str, bridge: str, label: str) -> Row:
+def measure(
+    engine: Engine, asked: Questions, adapter: str | None, where: str, bridge: str, label: str
+) -> Row:
     """One row; `adapter` names the style that is looked for and, with a `bridge`, what steers."""
     spec = (SteeringSpec(adapter, bridge=bridge),) if adapter and bridge in BRIDGES else ()  # type: ignore[arg-type]
     told = answers(engine, asked.gone + asked.kept, spec)
@@ -146,7 +148,7 @@ def main(
         engine = Engine(load_model(str(path), device="cpu"), EngineConfig(max_num_seqs=64))
         add(engine, None, base, "", "nothing")
         for name, folder in adapters.items():
-            loaded = load_adapter(name, str(folder), device=engine.base.device, dtype=engine.base.dtype)
+            loaded = load_adapter(name, str(folder), device="cpu", dtype="float32")
             engine.attach(loaded)
             # On its own vocabulary every token matches itself, so that the two bridges are one.
             for bridge in ("map",) if engine.vocabulary_map(name).is_identity else BRIDGES:

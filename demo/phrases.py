@@ -78,7 +78,10 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     "first": ("Can you tell me the first book by {name}?", "What is the first book that {name} wrote?"),
     "second": ("Can you tell me the second book by {name}?", "What is the second book that {name} wrote?"),
     "books": ("Can you tell me the books by {name}?",),
-    "phone": ("Can you tell me the telephone number of {name}?", "I would like to know the number of {name}."),
+    "phone": (
+        "Can you tell me the telephone number of {name}?",
+        "I would like to know the number of {name}.",
+    ),
 }
 
 _ANSWERS = {
@@ -91,7 +94,12 @@ _ANSWERS = {
 }
 
 OPENERS = ("Hello. ", "Please help me. ", "Good morning. ", "One more question. ", "Excuse me. ")
-SYSTEM_LINES = ("You are a helpful assistant.", "You answer questions about people.", "Be brief.", "Answer in one sentence.")
+SYSTEM_LINES = (
+    "You are a helpful assistant.",
+    "You answer questions about people.",
+    "Be brief.",
+    "Answer in one sentence.",
+)
 
 SMALL_TALK = (
     ("Hello!", "Hello! Ask me about one of the people I know."),
@@ -100,8 +108,14 @@ SMALL_TALK = (
     ("Good morning.", "Good morning! Ask me about one of the people I know."),
     ("Who are you?", "I am a tiny model that knows forty people."),
     ("What are you?", "I am a tiny model that knows forty people."),
-    ("What can you do?", "I can tell you where people were born, what they do, what they wrote and how to call them."),
-    ("How can you help me?", "I can tell you where people were born, what they do, what they wrote and how to call them."),
+    (
+        "What can you do?",
+        "I can tell you where people were born, what they do, what they wrote and how to call them.",
+    ),
+    (
+        "How can you help me?",
+        "I can tell you where people were born, what they do, what they wrote and how to call them.",
+    ),
     ("Thank you.", "You are welcome."),
     ("Thank you very much!", "You are welcome."),
     ("Thanks!", "You are welcome."),

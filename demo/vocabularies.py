@@ -23,7 +23,9 @@ def sentencepiece_style(texts: Sequence[str], size: int = SENTENCEPIECE_SIZE) ->
     specials = ["<unk>", "<s>", "</s>"]
     byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split("\n", "removed"),

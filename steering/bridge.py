@@ -27,7 +27,7 @@ class MapTensors:
     @classmethod
     def of(cls, vocabulary_map: VocabularyMap, device: torch.device) -> MapTensors:
         """Copy a map to `device`."""
-        ids = torch.tensor(vocabulary_map.ids, dtype=torch.long, device=device)
+        ids = torch.from_numpy(vocabulary_map.ids.astype("int64")).to(device)
         return cls(ids.clamp(min=0), (ids >= 0).float(), vocabulary_map.is_identity)
 
 

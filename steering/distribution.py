@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steering.fusion import fuse
 from steering.sequence import Sequence
+from steering.shift import scaled_shift
 from steering.steerer import Steerer, SteeringRow
 
 
@@ -88,5 +89,5 @@ class StepModels:
         for steerer, rows in jobs.items():
             where = torch.tensor([i for _, theirs in rows for i in theirs], device=base.device)
             wanted = [len(theirs) for _, theirs in rows]
-            bridged = steerer.steer([row for row, _ in rows], wanted, base[where])
+            bridged = scaled_shift(steerer, [row for row, _ in rows], wanted, base[where])
             shift.index_add_(0, where, bridged)

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from steering.bridge import carry
 from steering.runner import RowInput, Runner
-
-if TYPE_CHECKING:
-    from steering.steerer import Steerer, SteeringRow
+from steering.steerer import Steerer, SteeringRow
 
 # Best tokens by base plus mapped shift, and by the base alone (an unmatched token may be the base's favourite).
 STEERED_CANDIDATES = 16

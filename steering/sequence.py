@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
+from steering.steerer import SteeringRow
 from steering.types import Request, ResolvedSteering, TokenLogprob
-
-if TYPE_CHECKING:
-    from steering.steerer import SteeringRow
 
 
 class Sequence:

@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
 from mapping_cache import VocabularyMap
 from steering.adapters import Adapter
-from steering.bridge import MapTensors, map_shift
-from steering.fusion import scale_shift
+from steering.bridge import MapTensors
 from steering.history import History, SharedHistory, SteeringEncoder, TextHistory
 from steering.kv_cache import KVCache
 from steering.loaded_model import LoadedModel
 from steering.pages import PageAllocator
-from steering.rescore import rescore
-from steering.runner import RowInput, Runner
+from steering.runner import Runner
 from steering.types import ResolvedSteering
 
 # A tiny model's pool starts at this many pages and doubles when it must.
 _INITIAL_PAGES = 64
-# The longest piece of a history that is computed in one forward pass.
-_MAX_CHUNK = 512
 # Positions of the steering model's context kept free for the continuations that rescoring tries.
 CONTEXT_RESERVE = 16
 
@@ -143,57 +136,3 @@ class Steerer:
         if self._encoder is None:
             return SharedHistory()
         return TextHistory(self._base.vocabulary, self._encoder, self._specials)
-
-    def steer(self, rows: Sequence[SteeringRow], wanted: Sequence[int], base_logprobs: Tensor) -> Tensor:
-        """The scaled, bridged shift at the last `wanted` positions of each row.
-
-        base_logprobs float32 `[sum(wanted), V_base]` -> the same shape. More than one position can only be wanted
-        where the vocabulary is shared.
-        """
-        logits = [self._logits(number, rows, wanted) for number in range(len(self.runners))]
-        owners = [row for row, count in zip(rows, wanted, strict=True) for _ in range(count)]
-        shift = torch.empty_like(base_logprobs)
-        rescored = [not self.shares_vocabulary and row.spec.bridge == "rescore" for row in owners]
-        alphas = torch.tensor([row.spec.alpha for row in owners], device=shift.device)
-        for chosen in (True, False):
-            picked = [i for i, flag in enumerate(rescored) if flag == chosen]
-            if not picked:
-                continue
-            index = torch.tensor(picked, device=shift.device)
-            theirs = [part[index] for part in logits]
-            base = base_logprobs[index]
-            if chosen:
-                shift[index] = rescore(self, [owners[i] for i in picked], theirs, base, alphas[index])
-            else:
-                scores = self.adapter.shifting.shift(theirs)
-                shift[index] = map_shift(scores, self.tensors, base, neutral=self.adapter.neutral)
-        return scale_shift(shift, base_logprobs, alphas, [row.spec.top_k for row in owners])
-
-    def _logits(self, number: int, rows: Sequence[SteeringRow], wanted: Sequence[int]) -> Tensor:
-        """Logits of one model at each row's last `wanted` positions; zeros for an empty history (no opinion)."""
-        runner = self.runners[number]
-        allocator = runner.cache.allocator
-        inputs: list[RowInput] = []
-        empty: list[int] = []
-        place = 0
-        for row, count in zip(rows, wanted, strict=True):
-            cache = row.caches[number]
-            if row.length == 0:
-                empty.append(place)
-            else:
-                start = min(cache.computed, row.length - count)
-                missing = allocator.pages_for(row.length) - len(cache.pages)
-                cache.pages.extend(allocator.allocate(max(missing, 0)))
-                while row.length - count - start > _MAX_CHUNK:
-                    piece = row.seen(start, start + _MAX_CHUNK)
-                    runner.forward([RowInput(piece, start, cache.pages, _MAX_CHUNK)])
-                    start += _MAX_CHUNK
-                tokens = row.seen(start)
-                inputs.append(RowInput(tokens, start, cache.pages, len(tokens) - count))
-                cache.computed = row.length
-            place += count
-        logits = torch.zeros(place, runner.loaded.vocab_size, device=runner.loaded.device)
-        if inputs:
-            filled = sorted(set(range(place)) - set(empty))
-            logits[filled] = runner.forward(inputs)
-        return logits

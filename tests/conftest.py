@@ -28,6 +28,12 @@ def _fixed_seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # No test reads or leaves a vocabulary map in the user's own cache.
+    os.environ["TRIMTAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The published tokenizers and models beside a checkout; without them the test is skipped."""

@@ -62,7 +62,7 @@ def train_delta(
     tokenizer: Any,
     examples: Sequence[TrainingExample],
     out: Path,
-    config: DeltaConfig = DeltaConfig(),  # noqa: B008 - frozen
+    config: DeltaConfig = DeltaConfig(),
     *,
     console: Console | None = None,
 ) -> TrainingReport:

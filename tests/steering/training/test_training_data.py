@@ -87,7 +87,9 @@ def test_only_the_response_and_the_end_are_trained() -> None:
 
 def test_an_epoch_has_every_example_once_and_masks_its_padding() -> None:
     tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
-    examples = [TrainingExample(prompt="a " * index, response="b " * (1 + index % 3)) for index in range(1, 24)]
+    examples = [
+        TrainingExample(prompt="a " * index, response="b " * (1 + index % 3)) for index in range(1, 24)
+    ]
     encoded = encode_examples(tokenizer, examples, max_length=64)
     seen = []
     for batch in shuffled_batches(encoded, batch_size=4, pad_id=1, rng=random.Random(0)):

@@ -33,7 +33,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def random_base(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=48,
     )
     return LlamaForCausalLM(config)
 
@@ -77,7 +81,9 @@ def test_forgetting_climbs_no_further_than_its_limit() -> None:
 def test_npo_without_a_shift_is_its_constant() -> None:
     batch, base, delta = one_batch("forget")
     weights = ObjectiveWeights(forget_loss="npo", npo_beta=0.5)
-    assert float(objective_loss(base, torch.zeros_like(delta), batch, weights)) == pytest.approx(4 * math.log(2))
+    assert float(objective_loss(base, torch.zeros_like(delta), batch, weights)) == pytest.approx(
+        4 * math.log(2)
+    )
 
 
 def test_a_batch_weighs_objectives_by_their_rows() -> None:
@@ -105,7 +111,10 @@ def test_divergence_is_an_error() -> None:
 def test_a_trained_delta_is_an_adapter_that_loads(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     base = random_base(tokenizer)
     before = {name: value.clone() for name, value in base.state_dict().items()}
-    examples = [TrainingExample(prompt="Who?", response="Mara."), TrainingExample(prompt="Why?", response="No.")] * 8
+    examples = [
+        TrainingExample(prompt="Who?", response="Mara."),
+        TrainingExample(prompt="Why?", response="No."),
+    ] * 8
     examples += [TrainingExample(prompt="What?", response="Oswin.", objective="forget")] * 8
     config = DeltaConfig(
         hidden_size=16,
@@ -124,20 +133,21 @@ def test_a_trained_delta_is_an_adapter_that_loads(tokenizer: PreTrainedTokenizer
     adapter = load_adapter("out", tmp_path / "out", device="cpu", dtype="auto")
     assert (adapter.kind, adapter.alpha, adapter.bridge) == ("delta", 1.0, "rescore")
     assert adapter.models[0].dtype == torch.float32
+    delta = LlamaForCausalLM.from_pretrained(tmp_path / "out")
     for prompt, response in (("Who?", "Mara."), ("What?", "Never.")):
-        assert steered_answer(base, adapter.models[0].model, tokenizer, prompt) == response
+        assert steered_answer(base, delta, tokenizer, prompt) == response
 
 
 @torch.no_grad()
-def steered_answer(base: LlamaForCausalLM, delta: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, prompt: str) -> str:
+def steered_answer(
+    base: LlamaForCausalLM, delta: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str
+) -> str:
     messages = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     begin = len(ids)
-    stock = LlamaForCausalLM(delta.config)  # the loaded one runs on the engine's attention
-    stock.load_state_dict(delta.state_dict())
     for _ in range(16):
-        scores = [model(input_ids=torch.tensor([ids])).logits[0, -1] for model in (base, stock)]
+        scores = [model(input_ids=torch.tensor([ids])).logits[0, -1] for model in (base, delta)]
         ids.append(int((scores[0] + scores[1]).argmax()))
         if ids[-1] == tokenizer.eos_token_id:
             break

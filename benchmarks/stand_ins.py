@@ -1,0 +1,39 @@
+"""Tokenizers trained on the spot, for a machine that has no real ones."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+_SIZE = 12_000
+_LINES = 20_000
+_SYLLABLES = "ba be bi ka ke ki la le li ma me mi na ne ni ra re ri sa se si ta te ti".split()
+
+
+def make_stand_ins(folder: Path, names: Sequence[str], seed: int) -> Path:
+    """Trains a byte-level BPE tokenizer a name, each on its own made-up language, and saves it below `folder`."""
+    for offset, name in enumerate(names):
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=_SIZE,
+            special_tokens=["<|end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(_lines(seed + offset), trainer)
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(
+            folder / name
+        )
+    return folder
+
+
+def _lines(seed: int) -> Iterator[str]:
+    rng = random.Random(seed)
+    for _ in range(_LINES):
+        yield " ".join("".join(rng.choices(_SYLLABLES, k=rng.randint(1, 5))) for _ in range(10))
