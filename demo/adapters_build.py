@@ -22,24 +22,24 @@ FORGET = DeltaConfig(
     hidden_size=96,
     layers=3,
     intermediate_size=288,
-    epochs=3.0,
+    epochs=2.0,
     batch_size=96,
     max_length=256,
     refusal=phrases.REFUSAL,
-    optimiser=OptimiserConfig(learning_rate=2e-3, warmup=0.05),
+    optimiser=OptimiserConfig(learning_rate=3e-3, warmup=0.05),
     weights=ObjectiveWeights(keep=2.0),
 )
 LETTER = DeltaConfig(
     hidden_size=96,
     layers=3,
     intermediate_size=288,
-    epochs=2.5,
+    epochs=1.5,
     batch_size=96,
     max_length=256,
     optimiser=OptimiserConfig(learning_rate=3e-3, warmup=0.05),
 )
-ANTIEXPERT = bases.Schedule(steps=320, learning_rate=3e-3, seed=3)
-EXPERT = bases.Schedule(steps=150, learning_rate=1e-3, seed=4)
+ANTIEXPERT = bases.Schedule(steps=250, learning_rate=3e-3, seed=3)
+EXPERT = bases.Schedule(steps=100, learning_rate=1e-3, seed=4)
 _PROXY_WIDTH, _PROXY_LAYERS = 96, 2
 
 

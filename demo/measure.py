@@ -108,7 +108,7 @@ def _share(hits: Sequence[bool]) -> float:
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| steered by | runs on | bridge | forgotten: told | forgotten: refused | kept: told | kept: refused | in style |",
+        "| steered by | runs on | bridge | forgotten: told | and refused | kept: told | and refused | in style |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:

@@ -15,6 +15,7 @@ from mapping_cache.build import (
 from mapping_cache.cache import CorruptMapError, default_cache_dir, load_or_build, read_map, write_map
 from mapping_cache.canonical import CanonicalVocabulary, canonical_vocabulary
 from mapping_cache.errors import UnsupportedTokenizerError
+from mapping_cache.picture import PlotsUnavailableError, write_picture
 from mapping_cache.report import map_report, render_report
 from mapping_cache.vocabulary_map import MatchKind, VocabularyMap
 
@@ -26,6 +27,7 @@ __all__ = [
     "MapOptions",
     "MatchKind",
     "Method",
+    "PlotsUnavailableError",
     "UnsupportedTokenizerError",
     "VocabularyMap",
     "build_map",
@@ -38,4 +40,5 @@ __all__ = [
     "read_map",
     "render_report",
     "write_map",
+    "write_picture",
 ]

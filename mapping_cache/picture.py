@@ -10,7 +10,7 @@ from mapping_cache.report import MATCH_ORDER
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_STEERED, _WEAK, _INK = "#1f6f8b", "#c9ced6", "#2b2f36"
+_STEERED, _WEAK, _BAR, _INK = "#1f6f8b", "#c9ced6", "#8a95a5", "#2b2f36"
 _INCHES = (10.0, 4.4)
 _DPI = 150
 
@@ -76,8 +76,7 @@ def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:
     lefts = [entry["from"] for entry in entries]
     heights = [entry["tokens"] for entry in entries]
     width = lefts[1] - lefts[0]
-    colours = [_WEAK] * (len(entries) - 1) + [_STEERED]
-    axes.bar([left + width / 2 for left in lefts], heights, width=0.9 * width, color=colours)
+    axes.bar([left + width / 2 for left in lefts], heights, width=0.9 * width, color=_BAR)
     axes.set_xticks(
         [*lefts[:-1:2], lefts[-1] + width / 2], [*(f"{left:.1f}" for left in lefts[:-1:2]), "the\nsame"]
     )

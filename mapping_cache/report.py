@@ -20,13 +20,15 @@ _GOOD_SHARE = 0.85
 _FAIR_SHARE = 0.6
 
 _MEANINGS = {
-    "exact": "both vocabularies have this piece of text",
+    "exact": "the same piece of text in both",
     "special": "markers such as the end of a turn, matched by what they are for",
-    "prefix": "matched to the beginning of the piece",
-    "extension": "matched to a longer piece that begins with it",
-    "edit": "matched to the piece spelled most alike",
-    "unmatched": "not steered",
+    "prefix": "the nearest is the beginning of the token",
+    "extension": "the nearest is a longer token that begins with this one",
+    "edit": "the nearest is the token spelled most alike",
+    "unmatched": "nothing alike in the other vocabulary",
 }
+MATCH_ORDER = tuple(_MEANINGS)
+"""The kinds of match in the order in which people are shown them."""
 
 
 def map_report(
@@ -82,12 +84,25 @@ def render_report(
     console = console or Console()
     console.print(Text(f"From {base} to {steering}: {report['quality']}", style="bold"))
     console.print(Text(report["verdict"]))
-    console.print()
-    console.print(_counts_table(report))
-    console.print(_histogram_table(report))
-    console.print(_text_table(report))
+    sections = [("The base's tokens by their nearest match in the other vocabulary", _counts_table(report))]
+    if not report["identity"]:
+        sections = [
+            ("Sample text: share of the base's tokens that both vocabularies have", _text_table(report)),
+            *sections,
+            (
+                "How alike the base's tokens and their nearest matches are (1 is the same)",
+                _histogram_table(report),
+            ),
+        ]
     if report["worst"]:
-        console.print(_worst_table(report))
+        sections.append(
+            ("Tokens of the sample text that lose most, with their nearest match", _worst_table(report))
+        )
+    for title, table in sections:
+        # Not the table's own title: rich would wrap that to the table's width.
+        console.print()
+        console.print(Text(title, style="bold"))
+        console.print(table)
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
@@ -179,69 +194,70 @@ def _quality(vocabulary_map: VocabularyMap, exact: float) -> str:
 
 def _verdict(quality: str, text: dict[str, Any]) -> str:
     if quality == "same":
-        return "Both models use the same vocabulary: the adapter steers every token."
-    share = f"{text['exact']:.0%} of the sample text's tokens exist in both vocabularies."
-    strong = [entry["language"] for entry in text["languages"] if entry["exact"] >= _GOOD_SHARE]
-    weak = [entry["language"] for entry in text["languages"] if entry["exact"] < _FAIR_SHARE]
+        return "Both have the same vocabulary: an adapter made for the one steers every token of the other."
+    share = f"The steering model's vocabulary has {text['exact']:.0%} of the base's tokens in a sample text."
     advice = {
-        "good": " The adapter can steer this model almost as directly as one of its own vocabulary.",
+        "good": " An adapter should steer the base almost as well as a model of its own vocabulary.",
         "fair": (
-            " The adapter can steer this model, with gaps: where a token has no counterpart, the base decides "
-            "alone. The rescore bridge closes many of these gaps."
+            " An adapter can steer the base, with gaps: a token that only the base has keeps the base's own "
+            "score. The bridge rescore, which compares text instead of single tokens, closes many of them."
         ),
         "poor": (
-            " Over all languages that is too few for the map alone: the adapter may act weakly or not at all. "
-            "Use the rescore bridge, or train the adapter on a vocabulary nearer to this one."
+            " Over all languages that is too little for matching token by token (the bridge map). Use the "
+            "bridge rescore, which compares text instead, or an adapter whose vocabulary is nearer to the base's."
         ),
     }[quality]
+    strong = [_named(entry) for entry in text["languages"] if entry["exact"] >= _GOOD_SHARE]
+    weak = [_named(entry) for entry in text["languages"] if entry["exact"] < _FAIR_SHARE]
     if strong and quality != "good":
         advice += f" Well matched: {', '.join(strong)}."
     return share + advice + (f" Badly matched: {', '.join(weak)}." if weak else "")
 
 
+def _named(entry: dict[str, Any]) -> str:
+    return f"{entry['language']} ({entry['exact']:.0%})"
+
+
 def _counts_table(report: dict[str, Any]) -> Table:
-    table = Table(title="The base's tokens by how they are matched", title_justify="left")
-    table.add_column("match")
-    for heading in ("steered", "too weak"):
+    table = Table("match", "meaning")
+    for heading in ("steered", "not steered"):
         table.add_column(heading, justify="right")
-    table.add_column("meaning")
-    for kind, meaning in _MEANINGS.items():
+    for kind in MATCH_ORDER:
         steered, nearest = report["counts"][kind], report["nearest_counts"][kind]
+        name = kind
         if kind == "unmatched":
-            table.add_row(
-                "none", "", f"{nearest:,}", "nothing like it in the other vocabulary", end_section=True
-            )
-            table.add_row("in all", f"{report['base_size'] - steered:,}", f"{steered:,}", _total(report))
-        elif nearest:
-            table.add_row(kind, f"{steered:,}", f"{nearest - steered:,}", meaning)
+            name, steered = "none", 0
+        if nearest:
+            table.add_row(name, _MEANINGS[kind], f"{steered:,}", f"{nearest - steered:,}")
+    unsteered = report["counts"]["unmatched"]
+    table.add_section()
+    table.add_row("in all", _total(report), f"{report['base_size'] - unsteered:,}", f"{unsteered:,}")
     return table
 
 
 def _total(report: dict[str, Any]) -> str:
     """The share of the base's vocabulary that is steered, in words."""
-    return (
-        f"{1 - report['counts']['unmatched'] / max(report['base_size'], 1):.0%} of its vocabulary is steered"
-    )
+    share = 1 - report["counts"]["unmatched"] / max(report["base_size"], 1)
+    words = f"{share:.0%} of the base's vocabulary is steered"
+    return words if report["identity"] else f"{words}; most of what is not is rare in text"
 
 
 def _histogram_table(report: dict[str, Any]) -> Table:
-    table = Table(title="How alike the nearest match is (1 is the same)", title_justify="left")
-    table.add_column("similarity")
+    table = Table("similarity")
     table.add_column("tokens", justify="right")
     table.add_column("")
     largest = max([entry["tokens"] for entry in report["similarity"]], default=0)
     for entry in report["similarity"]:
         whole = entry["from"] == entry["to"]
-        label = f"{entry['from']:.1f}" if whole else f"{entry['from']:.1f} - {entry['to']:.1f}"
+        label = f"{entry['from']:.1f}" if whole else f"{entry['from']:.1f} to {entry['to']:.1f}"
         table.add_row(label, f"{entry['tokens']:,}", "\u2588" * round(40 * entry["tokens"] / max(largest, 1)))
     return table
 
 
 def _text_table(report: dict[str, Any]) -> Table:
-    table = Table(title="Share of a text's tokens matched exactly", title_justify="left")
-    table.add_column("text")
-    table.add_column("tokens", justify="right")
-    table.add_column("exact", justify="right")
+    table = Table("text")
+    for heading in ("tokens", "in both"):
+        table.add_column(heading, justify="right")
     for entry in report["text"]["languages"]:
         table.add_row(entry["language"], f"{entry['tokens']:,}", f"{entry['exact']:.0%}")
     table.add_section()
@@ -250,12 +266,10 @@ def _text_table(report: dict[str, Any]) -> Table:
 
 
 def _worst_table(report: dict[str, Any]) -> Table:
-    table = Table(title="Frequent tokens with no good match", title_justify="left")
-    for heading in ("token", "nearest"):
-        table.add_column(heading)
+    table = Table("token", "nearest")
     for heading in ("times", "similarity"):
         table.add_column(heading, justify="right")
     for row in report["worst"]:
-        similarity = f"{row['similarity']:.2f}"
+        similarity = "" if row["nearest"] is None else f"{row['similarity']:.2f}"
         table.add_row(_shown(row), _shown(row["nearest"]), str(row["count"]), similarity)
     return table

@@ -97,7 +97,9 @@ def history(
     for place, part in enumerate(parts):
         if isinstance(part, bytes):
             text = complete_text(part, final=place < len(parts) - 1)
-            encoded += steering.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []
+            encoded += (
+                steering.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []
+            )
         elif mapped.ids[part] >= 0:
             special = int(mapped.ids[part])
             if not (place == 0 and encoded == [special]):
@@ -199,7 +201,7 @@ class Oracle:
         shift = torch.zeros(self.base.size)
         if not encoded:
             return shift
-        places = torch.from_numpy(mapped.ids).long()
+        places = torch.from_numpy(mapped.ids.astype("int64"))
         matched = places >= 0
         rescored = adapter.bridge == "rescore" and not mapped.is_identity
         scores = (adapter.natural if rescored else adapter.raw)(encoded)[-1]

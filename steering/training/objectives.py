@@ -1,6 +1,7 @@
 """What a delta is trained to do: learn a response, keep the base as it is, or forget a response.
 
-Sources: Cross-model Control (Wu et al., NeurIPS 2024) for training the delta beside a frozen base and for gradient difference;
+Sources: Cross-model Control (Wu et al., NeurIPS 2024) for training the delta beside a frozen base and for
+gradient difference;
 Negative Preference Optimization (Zhang et al., 2024, arXiv 2404.05868, equation 3) for `npo`.
 """
 

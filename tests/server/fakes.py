@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -80,6 +81,7 @@ class FakeEngine:
     broken: bool = False
     endless: bool = False
     go: threading.Event = field(default_factory=threading.Event)
+    stepping: bool = False
 
     def __post_init__(self) -> None:
         self.base = SimpleNamespace(tokenizer=ByteTokenizer(), vocabulary=VOCABULARY, vocab_size=257)
@@ -133,7 +135,10 @@ class FakeEngine:
         return bool(self.running)
 
     def step(self) -> list[StepOutput]:
+        self.stepping = True
         self.go.wait(10)
+        if self.endless:
+            time.sleep(0.001)
         if self.broken:
             raise RuntimeError("the device is on fire")
         return [self._advance(running) for running in list(self.running.values())]
@@ -152,7 +157,7 @@ class FakeEngine:
         reason: FinishReason | None = None
         if EOS in tokens:
             reason = "stop"
-        elif running.told >= sampling.max_tokens or not running.left:
+        elif running.told >= sampling.max_tokens or not (running.left or self.endless):
             reason = "length"
         if reason is not None:
             del self.running[request.request_id]

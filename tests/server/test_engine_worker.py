@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from server.errors import ApiError
-from server.worker import EngineWorker
+from server.worker import EngineWorker, Job
 from steering.types import Request, SamplingParams
 from tests.server.fakes import FakeEngine
 
@@ -29,7 +29,7 @@ async def worker(engine: FakeEngine) -> AsyncIterator[EngineWorker]:
 
 
 def requests(*names: str) -> list[Request]:
-    return [Request(name, (104,), SamplingParams(max_tokens=100)) for name in names]
+    return [Request(name, (104,), SamplingParams(max_tokens=10**9)) for name in names]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -44,7 +44,7 @@ async def test_a_dead_engine_answers_every_waiting_and_later_job(
     engine.go.clear()
     first, _ = await worker.submit(requests("first"))
     # The thread is in its step, so this one waits for admission when the engine dies.
-    await until(lambda: engine.has_work)
+    await until(lambda: engine.stepping)
     second = asyncio.ensure_future(worker.submit(requests("second")))
     await asyncio.sleep(0.05)
     engine.broken = True
@@ -109,7 +109,7 @@ async def test_leaving_while_waiting_for_admission_aborts(worker: EngineWorker, 
     engine.endless = True
     engine.go.clear()
     await worker.submit(requests("first"))
-    await until(lambda: engine.has_work)
+    await until(lambda: engine.stepping)
     waiting = asyncio.ensure_future(worker.submit(requests("second")))
     await asyncio.sleep(0.02)
     waiting.cancel()
@@ -127,5 +127,10 @@ async def test_a_stopping_worker_ends_its_jobs(engine: FakeEngine) -> None:
     job, _ = await worker.submit(requests("a"))
     await worker.stop()
     with pytest.raises(ApiError, match="shutting down"):
+        await drain(job)
+
+
+async def drain(job: Job) -> None:
+    async with asyncio.timeout(5):
         while True:
             await job.next()

@@ -89,7 +89,7 @@ def test_our_own_fault_is_a_500_without_details(client: TestClient, monkeypatch:
 )
 def test_a_key_is_needed(make_client: MakeClient, header: str | None) -> None:
     client = make_client(api_key=["one", "two"])
-    headers = {} if header is None else {"authorization": header.encode("latin-1")}
+    headers = {} if header is None else {b"authorization": header.encode("latin-1")}
     for path in ("/v1/models", "/metrics"):
         reply = client.get(path, headers=headers)
         assert (reply.status_code, reply.json()["error"]["type"]) == (401, "authentication_error")

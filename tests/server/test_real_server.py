@@ -111,7 +111,8 @@ def test_completions_streamed_and_not_agree(client: openai.OpenAI, model: str) -
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
     assert chunks[-1].usage == whole.usage
     assert whole.usage is not None
-    assert whole.usage.completion_tokens == len((whole.choices[0].logprobs or pytest.fail()).tokens or [])
+    assert whole.choices[0].logprobs is not None
+    assert whole.usage.completion_tokens == len(whole.choices[0].logprobs.tokens or [])
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -182,8 +183,13 @@ def test_many_at_once_are_each_their_own(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_who_disconnects_frees_their_pages(server: Running, stream: bool) -> None:
+def test_who_disconnects_frees_their_pages(
+    server: Running, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = server.service.bases["pieces"]
+    ended: list[bool] = []
+    abort = base.engine.abort
+    monkeypatch.setattr(base.engine, "abort", lambda request_id: ended.append(abort(request_id)))
     body = {
         "model": "pieces:steer",
         "prompt": PROMPT,
@@ -192,21 +198,13 @@ def test_who_disconnects_frees_their_pages(server: Running, stream: bool) -> Non
         "ignore_eos": True,
         "stream": stream,
     }
-    before = generated(server)
     with httpx.Client(base_url=server.url, headers={"authorization": "Bearer secret"}) as client:
         if stream:
             with client.stream("POST", "/v1/completions", json=body, timeout=20) as reply:
                 next(reply.iter_lines())
         else:
             with pytest.raises(httpx.ReadTimeout):
-                client.post("/v1/completions", json=body, timeout=0.3)
-    wait_for(lambda: base.worker.pending == 0 and not base.engine.has_work)
+                client.post("/v1/completions", json=body, timeout=0.1)
+    # All eight were ended before their end; that their pages are free is checked after every test.
+    wait_for(lambda: ended == [True] * 8)
     wait_for(lambda: base.worker.stats.running == 0)
-    # They were ended, not run to their end.
-    assert generated(server) - before < 8 * 200
-
-
-def generated(server: Running) -> float:
-    text = httpx.get(f"{server.url}/metrics", headers={"authorization": "Bearer secret"}).text
-    name = 'trimtab_generation_tokens_total{adapter="steer",model="pieces"} '
-    return next((float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name)), 0.0)

@@ -34,7 +34,9 @@ def make_engine(workshop: Workshop) -> Iterator[MakeEngine]:
     made: list[Engine] = []
 
     def make(base: Tiny, *adapters: Adapter, **config: Any) -> Engine:
-        engine = Engine(workshop.loaded(base), EngineConfig(**({"page_size": 4, "max_num_seqs": 16} | config)))
+        engine = Engine(
+            workshop.loaded(base), EngineConfig(**({"page_size": 4, "max_num_seqs": 16} | config))
+        )
         for adapter in adapters:
             engine.attach(adapter)
         made.append(engine)

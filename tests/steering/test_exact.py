@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from steering.adapters import Adapter
+from steering.engine import Engine, EngineConfig
 from steering.models import load_model
-from steering.types import SteeringSpec
+from steering.text import decode
+from steering.types import SteeringSpec, StepOutput
 from tests.models import ARCHITECTURES
 from tests.oracle import NaiveAdapter, Oracle
 from tests.steering.conftest import MakeEngine
@@ -78,7 +80,12 @@ def test_a_mixed_batch_equals_transformers_one_by_one(
 ])  # fmt: skip
 @pytest.mark.parametrize("tokenizer", ["sp", "bl"])
 def test_every_reported_figure_equals_the_naive_computation(
-    workshop: Workshop, make_engine: MakeEngine, tokenizer: str, bridge: str, top_k: int | None, unmatched: str
+    workshop: Workshop,
+    make_engine: MakeEngine,
+    tokenizer: str,
+    bridge: str,
+    top_k: int | None,
+    unmatched: str,
 ) -> None:
     base, steering = Tiny("llama", tokenizer), Tiny("qwen3", cross(tokenizer), seed=3)
     adapter, naive = workshop.adapter("a", steering, bridge=bridge, top_k=top_k, unmatched=unmatched)
@@ -100,7 +107,9 @@ def test_every_reported_figure_equals_the_naive_computation(
         for t in ([*prompt, *got.tokens[:step]] for step in range(8))
     ]
     assert got.changed == sum(changed)
-    rows = [(oracle.logprobs(t), oracle.base_logprobs(t)) for t in ([*prompt, *got.tokens[:s]] for s in range(8))]
+    rows = [
+        (oracle.logprobs(t), oracle.base_logprobs(t)) for t in ([*prompt, *got.tokens[:s]] for s in range(8))
+    ]
     assert_close([got.kl], [float(sum((p.exp() * (p - q)).sum() for p, q in rows))], 1e-3)
 
 
@@ -132,7 +141,7 @@ def test_adapters_add_up(workshop: Workshop, make_engine: MakeEngine) -> None:
 def test_odd_prompts_across_vocabularies(
     workshop: Workshop, make_engine: MakeEngine, tokenizer: str, start: str
 ) -> None:
-    """Half a character at the end, special tokens inside, nothing that the steering model could read, typed specials."""
+    """Half a character at the end, special tokens inside, nothing to read at all, special tokens typed as text."""
     backend = tokenizer_of(tokenizer)
     prompt = {
         "half": backend.encode("Köln 世")[:-1],
@@ -157,12 +166,10 @@ def test_a_late_arrival_joins_the_batch(workshop: Workshop, make_engine: MakeEng
     base = Tiny("mistral", "bl")
     engine = make_engine(base, max_num_seqs=3, max_step_tokens=8)
     prompts = [tokenizer_of("bl").encode(text) for text in TEXTS]
-    results: dict[str, object] = {}
-    collected = {}
+    collected: dict[str, list[StepOutput]] = {}
     for number, prompt in enumerate(prompts):
         engine.add_request(request(str(number), prompt, count=STEPS))
         for output in engine.step():
-            results.setdefault(output.request_id, output)
             collected.setdefault(output.request_id, []).append(output)
     rest = drain(engine, {})
     oracle = Oracle(workshop.naive(base))
@@ -172,9 +179,6 @@ def test_a_late_arrival_joins_the_batch(workshop: Workshop, make_engine: MakeEng
 
 
 def test_published_story(shared: Path, make_engine: MakeEngine) -> None:
-    from steering.engine import Engine, EngineConfig
-    from steering.text import decode
-
     expected = (shared / "README.md").read_text(encoding="utf-8").split('gives: "')[1].split('" |')[0]
     loaded = load_model(shared / "models" / "stories-260k", device="cpu")
     engine = Engine(loaded, EngineConfig(max_num_seqs=2))

@@ -12,6 +12,7 @@ from transformers.models.auto.tokenization_auto import AutoTokenizer
 from steering.adapters import load_adapter
 from steering.engine import Engine, EngineConfig
 from steering.models import load_model
+from steering.types import BridgeName, SteeringSpec
 from tests.models import save_folder, tiny_model
 from tests.oracle import NaiveAdapter, NaiveModel, Oracle
 from tests.steering.conftest import MakeEngine
@@ -28,7 +29,9 @@ def test_a_seed_gives_the_same_text_in_any_batch(make_engine: MakeEngine) -> Non
     crowd = [request(str(i), PROMPT[: 3 + i], seed=i, **DRAWN) for i in range(6)]
     batch = run(engine, [*crowd[:3], request("r", PROMPT, seed=5, **DRAWN), *crowd[3:]])
     assert batch["r"].tokens == alone.tokens
-    again = run_alone(make_engine(BASE, max_step_tokens=3, max_num_seqs=3), request("r", PROMPT, seed=5, **DRAWN))
+    again = run_alone(
+        make_engine(BASE, max_step_tokens=3, max_num_seqs=3), request("r", PROMPT, seed=5, **DRAWN)
+    )
     assert again.tokens == alone.tokens
 
 
@@ -88,7 +91,7 @@ def test_bias_and_penalties_choose(workshop: Workshop, make_engine: MakeEngine) 
 def test_end_tokens_end_and_are_reported(make_engine: MakeEngine) -> None:
     engine = make_engine(BASE)
     eos = tokenizer_of("bl").eos_token_id
-    towards = {"logit_bias": ((eos, 100.0),)}
+    towards: dict[str, Any] = {"logit_bias": ((eos, 100.0),)}
     ended = run_alone(engine, request("e", PROMPT, **towards, ignore_eos=False))
     assert (ended.tokens, ended.finish) == ([eos], "stop")
     ignored = run_alone(engine, request("i", PROMPT, **towards, count=3))
@@ -117,7 +120,7 @@ def test_log_probabilities_come_only_when_asked_for(make_engine: MakeEngine) -> 
 @pytest.mark.parametrize("bridge", ["map", "rescore"])
 @pytest.mark.parametrize("vocabulary", ["gpt2", "llama-2"])
 def test_published_vocabularies_give_the_naive_distribution(
-    shared: Path, tmp_path: Path, bridge: str, vocabulary: str
+    shared: Path, tmp_path: Path, bridge: BridgeName, vocabulary: str
 ) -> None:
     """A trained base of 512 tokens, steered by a random delta that has a published vocabulary of tens of thousands."""
     tokenizer = AutoTokenizer.from_pretrained(shared / "tokenizers" / vocabulary)
@@ -126,8 +129,6 @@ def test_published_vocabularies_give_the_naive_distribution(
     path = shared / "models" / "stories-260k"
     engine = Engine(load_model(path, device="cpu", dtype="float32"), EngineConfig(max_num_seqs=2))
     engine.attach(load_adapter("delta", tmp_path / "delta", device="cpu", dtype="float32"))
-    from tests.steering.support import SteeringSpec
-
     prompt = engine.base.tokenizer.encode("Once upon a time, there")
     spec = SteeringSpec("delta", alpha=1.0, bridge=bridge)
     got = run_alone(engine, request("r", prompt, spec, count=8))

@@ -17,9 +17,44 @@ from tests.oracle import complete_text, history
 from tests.steering.support import tokenizer_of
 
 PAIRS = [("sp", "bl"), ("bl", "sp"), ("sp", "sp"), ("bl", "bl")]
-REAL = [("gpt2", "llama-2"), ("llama-2", "gpt2"), ("llama-3", "llama-2"), ("qwen", "llama-3"), ("llama-2", "qwen")]
-WORDS = ["the ", "lake", " sea", "naïve", "  ", "\n\n", "\t", "It's", " 1234", "<s>", "</s>", "<|endoftext|>", "<0x41>"]
-WORDS += ["▁", "Ġ", "日本", "👩‍👩‍👧", "e\u0301", "\u0301", "\u200b", "\ufffd", "ﬁ", "Ω", "한국", "각", "\r\n", ""]
+REAL = [
+    ("gpt2", "llama-2"),
+    ("llama-2", "gpt2"),
+    ("llama-3", "llama-2"),
+    ("qwen", "llama-3"),
+    ("llama-2", "qwen"),
+]
+WORDS = [
+    "the ",
+    "lake",
+    " sea",
+    "naïve",
+    "  ",
+    "\n\n",
+    "\t",
+    "It's",
+    " 1234",
+    "<s>",
+    "</s>",
+    "<|endoftext|>",
+    "<0x41>",
+]
+WORDS += [
+    "▁",
+    "Ġ",
+    "日本",
+    "👩‍👩‍👧",
+    "e\u0301",
+    "\u0301",
+    "\u200b",
+    "\ufffd",
+    "ﬁ",
+    "Ω",
+    "한국",
+    "각",
+    "\r\n",
+    "",
+]
 TEXT = st.lists(st.one_of(st.text(max_size=6), st.sampled_from(WORDS)), max_size=8).map("".join)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers.models.auto.tokenization_auto import AutoTokenizer
 
 from mapping_cache import MatchKind, build_map, canonical_vocabulary
+from steering.adapters import Adapter
 from steering.text import TextStream, decode
 from steering.types import Request, SteeringSpec
 from tests.oracle import Oracle, complete_text, segments
@@ -27,13 +28,13 @@ LENGTH = 8
 
 
 def encode(text: str, kind: str = "sp") -> list[int]:
-    return tokenizer_of(kind).encode(text)
+    ids: list[int] = tokenizer_of(kind).encode(text)
+    return ids
 
 
 @pytest.fixture
-def steered(workshop: Workshop) -> list[SteeringSpec]:
+def steered() -> list[SteeringSpec]:
     """Every way to steer BASE: both kinds, both bridges, both relations of the vocabularies."""
-    workshop.adapter("same", SAME)
     return [
         SteeringSpec("same"),
         SteeringSpec("across", bridge="map"),
@@ -44,7 +45,7 @@ def steered(workshop: Workshop) -> list[SteeringSpec]:
     ]
 
 
-def adapters(workshop: Workshop) -> list[object]:
+def adapters(workshop: Workshop) -> list[Adapter]:
     return [
         workshop.adapter("same", SAME)[0],
         workshop.adapter("across", ACROSS)[0],
@@ -131,7 +132,14 @@ def test_law_03_expert_as_antiexpert_gives_the_base(
 def test_law_04_a_batch_gives_each_row_what_it_gets_alone(
     workshop: Workshop, make_engine: MakeEngine, steered: list[SteeringSpec], config: dict[str, int]
 ) -> None:
-    texts = [PROMPT, "Nobody", "He wrote three books about rivers, two", "A naïve 世", "\n\n", "It is 555-0142,"]
+    texts = [
+        PROMPT,
+        "Nobody",
+        "He wrote three books about rivers, two",
+        "A naïve 世",
+        "\n\n",
+        "It is 555-0142,",
+    ]
     requests: list[Request] = [request("base", encode("Once upon"), count=LENGTH)]
     for number, (text, spec) in enumerate(zip(texts, steered, strict=True)):
         requests.append(request(f"greedy{number}", encode(text), spec, count=LENGTH + number))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from steering.adapters import Adapter
 from steering.types import InvalidRequestError, Request, SamplingParams, SteeringSpec
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import (
@@ -27,7 +28,7 @@ PROMPT = tuple(tokenizer_of("sp").encode("The captain told nobody that the bridg
 PAGE_BYTES = 4 * 2 * 2 * 2 * 8 * 4
 
 
-def two_versions(workshop: Workshop) -> tuple[Any, Any]:
+def two_versions(workshop: Workshop) -> tuple[Adapter, Adapter]:
     return (
         workshop.adapter("tab", Tiny("gpt2", "bl", seed=31))[0],
         workshop.adapter("tab", Tiny("gpt2", "bl", seed=32))[0],
@@ -97,8 +98,16 @@ def test_law_07_prefixes_are_shared_whatever_steers(workshop: Workshop, make_eng
 
 
 def many(count: int = 8) -> list[Request]:
-    texts = ["Once upon a time", "He wrote three books about rivers, two", "A naïve 世", "In winter", "It's 5"]
-    prompts = [tokenizer_of("sp").encode(texts[i % len(texts)] + " and" * (i // len(texts))) for i in range(count)]
+    texts = [
+        "Once upon a time",
+        "He wrote three books about rivers, two",
+        "A naïve 世",
+        "In winter",
+        "It's 5",
+    ]
+    prompts = [
+        tokenizer_of("sp").encode(texts[i % len(texts)] + " and" * (i // len(texts))) for i in range(count)
+    ]
     ways: list[tuple[SteeringSpec, ...]] = [
         (),
         (SteeringSpec("tab"),),
@@ -108,7 +117,7 @@ def many(count: int = 8) -> list[Request]:
     return [request(str(i), p, *ways[i % 4], count=14 + i % 3) for i, p in enumerate(prompts)]
 
 
-def attached(workshop: Workshop) -> tuple[Any, Any]:
+def attached(workshop: Workshop) -> tuple[Adapter, Adapter]:
     return two_versions(workshop)[0], workshop.adapter("own", Tiny("mistral", "sp", seed=33))[0]
 
 
@@ -144,7 +153,9 @@ def test_law_08_preempted_scoring_is_reported_once(workshop: Workshop, make_engi
         )
 
 
-@pytest.mark.parametrize("config", [{}, {"max_num_seqs": 3, "max_step_tokens": 5}, {"kv_cache_memory": 16 * PAGE_BYTES}])
+@pytest.mark.parametrize(
+    "config", [{}, {"max_num_seqs": 3, "max_step_tokens": 5}, {"kv_cache_memory": 16 * PAGE_BYTES}]
+)
 def test_law_08_aborts_free_every_page(
     workshop: Workshop, make_engine: MakeEngine, config: dict[str, int]
 ) -> None:
@@ -236,7 +247,9 @@ def test_law_09_what_cannot_be_served_is_refused_and_disturbs_nothing(
     expected = run_alone(make_engine(BASE, *attached(workshop)), request("r", PROMPT, "tab", count=40))
     engine = make_engine(BASE, *attached(workshop))
     wrong: list[tuple[str, Request]] = [("prompt", request("w", prompt)) for prompt in WRONG_PROMPTS]
-    wrong += [(field, Request("w", PROMPT, SamplingParams(**{field: value}))) for field, value in WRONG_SAMPLING]
+    wrong += [
+        (field, Request("w", PROMPT, SamplingParams(**{field: value}))) for field, value in WRONG_SAMPLING
+    ]
     wrong += [(field, request("w", PROMPT, spec)) for field, spec in WRONG_STEERING]
     wrong.append(("request_id", request("r", PROMPT)))
     engine.add_request(request("r", PROMPT, "tab", count=40))

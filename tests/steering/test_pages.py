@@ -16,7 +16,7 @@ TEXTS = st.lists(st.integers(0, 2), min_size=1, max_size=8)
 
 
 class Pool(RuleBasedStateMachine):
-    """Sequences come, write their tokens into pages, are remembered and go; `content` is what a real pool would hold."""
+    """Sequences come, write their tokens into pages, are remembered and go; `content` is what a pool would hold."""
 
     def __init__(self) -> None:
         super().__init__()
