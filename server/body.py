@@ -6,8 +6,10 @@ from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from server.errors import ApiError, echo, from_validation
+from server.streaming import ClientGoneError
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -16,16 +18,19 @@ async def read_body(request: Request, model: type[Body], limit: int) -> Body:
     """The body as `model`.
 
     Raises `ApiError`: 415 for another content type than JSON, 413 beyond `limit` bytes, 400 for anything that is not
-    exactly what `model` describes.
+    exactly what `model` describes. Raises `ClientGoneError` where the client leaves before its end.
     """
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise ApiError(415, f"The body must be application/json, not {echo(content_type)}.")
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > limit:
-            raise ApiError(413, f"The body is longer than the limit of {limit} bytes.")
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > limit:
+                raise ApiError(413, f"The body is longer than the limit of {limit} bytes.")
+    except ClientDisconnect:
+        raise ClientGoneError from None
     try:
         return model.model_validate_json(bytes(content))
     except ValidationError as error:

@@ -18,7 +18,7 @@ _LABELS = ("model", "adapter")
 
 def adapter_label(steering: Iterable[ResolvedSteering]) -> str:
     """The label of what steers a request: loaded names only, so that no client can make new ones."""
-    return "+".join(spec.adapter for spec in steering) or "none"
+    return "+".join(sorted(spec.adapter for spec in steering)) or "none"
 
 
 class _EngineCollector(Collector):

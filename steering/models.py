@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mapping_cache import CanonicalVocabulary, UnsupportedTokenizerError, canonical_vocabulary
 from steering.loaded_model import LoadedModel
 from steering.probe import adopt_paged_attention
+from steering.tokenizer_files import read_tokenizer
 from steering.types import ModelLoadError
 
 __all__ = ["LoadedModel", "choose_device", "load_model"]
@@ -45,7 +46,7 @@ def load_model(
     tell = progress or (lambda stage: None)
     tell("reading the tokenizer")
     config = _attempt(name, "configuration", lambda: AutoConfig.from_pretrained(name))
-    tokenizer = _attempt(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name))
+    tokenizer = _attempt(name, "tokenizer", lambda: read_tokenizer(name))
     tell("reading the weights")
     model = _attempt(name, "weights", lambda: _read_weights(name, dtype))
     place = choose_device(device)

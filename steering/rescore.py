@@ -96,7 +96,8 @@ def _candidate(number: int, row: SteeringRow, token: int) -> _Candidate | None:
         return None
     if common == len(tokens):
         trial = _Trial(row, row.length, suffix[:-1], suffix[1:]) if len(suffix) > 1 else None
-        return _Candidate(number, token, suffix[0], trial, None)
+        # A steering tokenizer that swallows the text adds no token, and so no opinion.
+        return _Candidate(number, token, suffix[0] if suffix else None, trial, None)
     # What comes first in a text is scored by nothing: 0 on both sides.
     known = max(common, 1)
     position = row.position_of(known - 1)

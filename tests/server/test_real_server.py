@@ -18,6 +18,7 @@ from server.app import build_app
 from server.commands.serve import make_server
 from server.config import load_config
 from server.service import Service
+from server.tokens import token_text
 from tests.models import save_folder, tiny_model, tokenizer_byte_level, tokenizer_sentencepiece
 
 PROMPT = "The ferry left the harbour"
@@ -143,16 +144,30 @@ def test_steering_changes_what_is_said_and_alpha_0_does_not(client: openai.OpenA
         assert ask(base, steering="steer") == ask(f"{base}:steer")
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_an_echo_scores_what_generation_said(client: openai.OpenAI, model: str) -> None:
-    said = client.completions.create(model=model, prompt=[5, 6, 7], max_tokens=6, temperature=0, logprobs=1)
-    assert said.choices[0].logprobs is not None
-    again = client.completions.create(
-        model=model, prompt=[5, 6, 7], max_tokens=0, temperature=0, logprobs=1, echo=True
-    )
-    assert again.choices[0].logprobs is not None
-    assert again.choices[0].logprobs.token_logprobs is not None
-    assert len(again.choices[0].logprobs.token_logprobs) == 3
+@pytest.mark.parametrize("model", ["bytes", "bytes:steer"])
+def test_an_echo_scores_what_generation_said(server: Running, client: openai.OpenAI, model: str) -> None:
+    vocabulary = server.service.bases["bytes"].engine.base.vocabulary
+    ids = {token_text(vocabulary, token_id): token_id for token_id in range(len(vocabulary))}
+
+    def score(prompt: list[int], max_tokens: int) -> tuple[list[str], list[float | None]]:
+        reply = client.completions.create(
+            model=model,
+            prompt=prompt,
+            max_tokens=max_tokens,
+            temperature=0,
+            logprobs=1,
+            echo=True,
+            extra_body={"ignore_eos": True},
+        )
+        logprobs = reply.choices[0].logprobs
+        assert logprobs is not None
+        return list(logprobs.tokens or []), list(logprobs.token_logprobs or [])  # type: ignore[arg-type]
+
+    tokens, said = score([45, 46, 47], 6)
+    again, scored = score([ids[token] for token in tokens], 0)
+    assert again == tokens
+    assert (said[0], scored[0]) == (None, None)
+    assert scored[1:] == pytest.approx(said[1:], abs=1e-4)
 
 
 def test_errors_are_the_clients_own(server: Running, client: openai.OpenAI) -> None:
