@@ -126,8 +126,7 @@ def _task(
         options = asdict(case.options)
         load_or_build(base, steering, cache_dir=folder, **options)
         return lambda: load_or_build(base, steering, cache_dir=folder, **options)
-    # A terminal shows the bar; elsewhere it is silent.
-    progress = Progress(console=Console(stderr=True), transient=True)
+    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     task = progress.add_task(case.task, total=None)
 
     def build() -> VocabularyMap:
@@ -291,7 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tokenizers = make_stand_ins(Path(folder), names, SEED) if made else options.tokenizers
         every = measure(tokenizers, options.repeats, options.sample)
     show(every, made)
-    sys.stdout.write(json.dumps(report(every, options.repeats, options.sample, made)) + "\n")
+    line = report(every, options.repeats, options.sample, made)
+    sys.stdout.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def _draw_counts(axes: Axes, report: dict[str, Any]) -> None:
     _tidy(axes, "Tokens of the base by how they are matched")
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower right", labelcolor=_INK)
 
 
 def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:

@@ -238,8 +238,7 @@ def _counts_table(report: dict[str, Any]) -> Table:
 def _total(report: dict[str, Any]) -> str:
     """The share of the base's vocabulary that is steered, in words."""
     share = 1 - report["counts"]["unmatched"] / max(report["base_size"], 1)
-    words = f"{share:.0%} of the base's vocabulary is steered"
-    return words if report["identity"] else f"{words}; most of what is not is rare in text"
+    return f"{share:.0%} of the base's tokens, frequent and rare alike"
 
 
 def _histogram_table(report: dict[str, Any]) -> Table:

@@ -13,10 +13,12 @@ from rich.progress import Progress
 
 from mapping_cache import (
     DEFAULT_MIN_SIMILARITY,
+    PlotsUnavailableError,
     UnsupportedTokenizerError,
     load_or_build,
     map_report,
     render_report,
+    write_picture,
 )
 from server.commands.options import console
 
@@ -47,6 +49,9 @@ def map_command(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the report here too; - for stdout alone.")
     ] = None,
+    png_file: Annotated[
+        Path | None, typer.Option("--png", help="Draw the picture here too (needs the extra: plots).")
+    ] = None,
 ) -> None:
     """Say how well a base's vocabulary is matched by a steering model's."""
     base_tokenizer, steering_tokenizer = _tokenizer(base), _tokenizer(steering)
@@ -65,13 +70,29 @@ def map_command(
         console.print(f"[red]{error}[/]", highlight=False)
         raise typer.Exit(1) from None
     report = map_report(vocabulary_map, base_tokenizer, steering_tokenizer)
+    if png_file is not None:
+        _draw(report, png_file, base, steering)
     text = json.dumps(report, ensure_ascii=False, indent=2)
     if json_file == Path("-"):
         typer.echo(text)
         return
-    render_report(report, Console(), base=base, steering=steering)
+    render_report(report, Console(), base=_called(base), steering=_called(steering))
     if json_file is not None:
         json_file.write_text(text + "\n", encoding="utf-8")
+
+
+def _draw(report: dict[str, Any], file: Path, base: str, steering: str) -> None:
+    try:
+        write_picture(report, file, base=_called(base), steering=_called(steering))
+    except (PlotsUnavailableError, OSError) as error:
+        console.print(f"cannot draw the picture: {error}", style="red", highlight=False, markup=False)
+        raise typer.Exit(1) from None
+
+
+def _called(name: str) -> str:
+    """A folder's own name; a Hugging Face id as it is."""
+    path = Path(name)
+    return (path.resolve().name or name) if path.is_dir() else name
 
 
 def _tokenizer(name: str) -> Any:

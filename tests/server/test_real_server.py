@@ -161,7 +161,7 @@ def test_an_echo_scores_what_generation_said(server: Running, client: openai.Ope
         )
         logprobs = reply.choices[0].logprobs
         assert logprobs is not None
-        return list(logprobs.tokens or []), list(logprobs.token_logprobs or [])  # type: ignore[arg-type]
+        return list(logprobs.tokens or []), list(logprobs.token_logprobs or [])
 
     tokens, said = score([45, 46, 47], 6)
     again, scored = score([ids[token] for token in tokens], 0)
