@@ -123,6 +123,8 @@ def write_delta(delta: Any, tokenizer: Any, out: Path) -> None:
         "top_k": None,
     }
     (out / "adapter.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    for path in out.iterdir():
+        path.chmod(0o644)  # safetensors are written for their owner alone; a server may run as somebody else
 
 
 def _new_delta(base: Any, tokenizer: Any, config: DeltaConfig) -> Any:

@@ -62,11 +62,11 @@ def test_styles_change_the_form_and_keep_the_fact(engine: Engine, name: str) -> 
 
 def test_table_goes_between_the_marks(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{measure.BEGIN}\nold\n{measure.END}\nafter\n", encoding="utf-8")
+    page.write_text(f"before\n{measure.BEGIN}\nstale\n{measure.END}\nafter\n", encoding="utf-8")
     row = measure.Row("`x`", "base", "map", 0.0, 1.0, 1.0, 0.0, None)
     measure.write_table(measure.table([row]), page)
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text
     assert "| `x` | base | map | 0.00 | 1.00 | 1.00 | 0.00 |  |" in text
     page.write_text("nothing here", encoding="utf-8")
     with pytest.raises(ValueError, match="marks"):
