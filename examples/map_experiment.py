@@ -95,9 +95,9 @@ def thinned(base: str, asked: measure.Questions) -> Iterator[str]:
     yield f"{base}, with tokens of the adapter taken out of what can be matched, at random ({DRAWS} draws).\n"
     yield (
         "| exact share of its answers | min_similarity | bridge | forgotten: refused, mean (least) | "
-        "kept: told, mean (least) |"
+        "forgotten: still told | kept: told, mean (least) |"
     )
-    yield "| --- | --- | --- | --- | --- |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     counts = answer_tokens(engine)
     for share in SHARES:
         left = [thin(engine, adapter.models[0].vocabulary, counts, share, draw) for draw in range(DRAWS)]
@@ -112,7 +112,8 @@ def thinned(base: str, asked: measure.Questions) -> Iterator[str]:
                     rows.append(measure.measure(engine, asked, ADAPTER, base, bridge, ""))
                 refused = _mean_and_least(row.gone_refused for row in rows)
                 told = _mean_and_least(row.kept_told for row in rows)
-                yield f"| {reached:.2f} | {similarity:.1f} | {bridge} | {refused} | {told} |"
+                leaked = statistics.mean(row.gone_told for row in rows)
+                yield f"| {reached:.2f} | {similarity:.1f} | {bridge} | {refused} | {leaked:.2f} | {told} |"
 
 
 def _mean_and_least(shares: Iterable[float]) -> str:
