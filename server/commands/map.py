@@ -97,10 +97,10 @@ def _called(name: str) -> str:
 
 def _tokenizer(name: str) -> Any:
     # Seconds to import, which `--help` need not wait for.
-    from transformers import AutoTokenizer
+    from steering.tokenizer_files import read_tokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return read_tokenizer(name)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         console.print(f"[red]{name}: cannot load the tokenizer: {reason}[/]", highlight=False)

@@ -124,14 +124,15 @@ def _train(
     base: str, device: str, examples: list[Any], out: Path, config: DeltaConfig, console: Console
 ) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    from steering.tokenizer_files import read_tokenizer
     from steering.training import train_delta
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with console.status(f"loading {base}"):
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer = read_tokenizer(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).to(device)
     report = train_delta(model, tokenizer, examples, out, config, console=console)
     console.print(
