@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from fastapi import Request, Response
+from pydantic import BaseModel
 
 from server.errors import ApiError
+from server.generation import Generation
+from server.replies import steering_header
 from server.service import Service
-from server.streaming import event
+from server.streaming import EventStream, event, unless_gone
+
+
+class Reply(Protocol):
+    """An admitted request's answer, in either of its two forms."""
+
+    async def whole(self) -> BaseModel:
+        """The answer as one body."""
+
+    def events(self) -> AsyncGenerator[str, None]:
+        """The answer as server-sent events."""
+
+
+async def respond(request: Request, generation: Generation, reply: Reply, *, stream: bool) -> Response:
+    """Sends the answer; whatever way it ends, and if the client goes away, `generation` is closed."""
+    headers = steering_header(generation.steering)
+    if stream:
+        return EventStream(reply.events(), headers=headers, close=generation.close)
+    try:
+        body = await unless_gone(request, reply.whole())
+    finally:
+        generation.close()
+    return Response(body.model_dump_json(), media_type="application/json", headers=headers)
 
 
 def service_of(request: Request) -> Service:

@@ -14,11 +14,11 @@ from server.errors import ApiError
 from server.generation import Generation
 from server.planning import plan_completion
 from server.protocol.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
-from server.replies import completion_logprobs, steered_by, steering_header, usage
-from server.routes.common import ended_by, service_of
+from server.replies import completion_logprobs, steered_by, usage
+from server.routes.common import ended_by, respond, service_of
 from server.sequences import Delta
 from server.service import Service
-from server.streaming import DONE, EventStream, event, unless_gone
+from server.streaming import DONE, event
 from server.tokens import PlacedToken
 
 router = APIRouter()
@@ -32,15 +32,7 @@ async def create_completion(request: Request) -> Response:
     service.require_open()
     plan = await plan_completion(service, body)
     generation = await Generation.start(plan, service.metrics)
-    reply = _Reply(service, body, generation)
-    headers = steering_header(generation.steering)
-    if body.stream:
-        return EventStream(reply.events(), headers=headers, close=generation.close)
-    try:
-        completion = await unless_gone(request, reply.whole())
-    finally:
-        generation.close()
-    return Response(completion.model_dump_json(), media_type="application/json", headers=headers)
+    return await respond(request, generation, _Reply(service, body, generation), stream=bool(body.stream))
 
 
 class _Reply:
