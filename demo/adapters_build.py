@@ -17,6 +17,7 @@ from steering.training.data import EncodedExample, TrainingExample
 from steering.training.delta import DeltaConfig, train_delta
 from steering.training.loop import OptimiserConfig
 from steering.training.objectives import ObjectiveWeights
+from steering.training.saving import save_model
 
 FORGET = DeltaConfig(
     hidden_size=96,
@@ -70,10 +71,10 @@ def build_proxy(base_folder: Path, out: Path, console: Console) -> None:
     shutil.rmtree(out, ignore_errors=True)
     plain = bases.base_text(tokenizer, 3, chunk=4800)
     bases.train_language_model(model, tokenizer, plain, ANTIEXPERT, title="anti-expert", console=console)
-    bases.save(model, tokenizer, out / "antiexpert")
+    save_model(model, tokenizer, out / "antiexpert")
     styled: Iterator[list[EncodedExample]] = adapter_text.pirate_text(tokenizer)
     bases.train_language_model(model, tokenizer, styled, EXPERT, title="expert", console=console)
-    bases.save(model, tokenizer, out / "expert")
+    save_model(model, tokenizer, out / "expert")
     description = {
         "format": 1,
         "kind": "proxy",

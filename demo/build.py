@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 import demo
 from demo import adapter_text, adapters_build, bases, corpus, phrases, vocabularies, world
+from steering.training.saving import save_model
 
 _HERE = Path(demo.__file__).resolve().parent
 MODELS = _HERE / "models"
@@ -56,7 +57,7 @@ def build_base(name: str, console: Console) -> None:
     )
     folder = MODELS / name
     shutil.rmtree(folder, ignore_errors=True)
-    bases.save(model, tokenizer, folder)
+    save_model(model, tokenizer, folder)
 
 
 STAGES: dict[str, Callable[[Console], None]] = {

@@ -22,11 +22,6 @@ class KVCache:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
-    def num_layers(self) -> int:
-        """Layers that have written so far."""
-        return len(self._layers)
-
-    @property
     def bytes_per_page(self) -> int:
         """Memory of one page over all layers, in bytes; 0 before the first forward pass."""
         return sum(pool[0].numel() * pool.element_size() for pair in self._layers.values() for pool in pair)

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from steering.training.data import Batch, EncodedExample, TrainingExample, encode_examples, shuffled_batches
 from steering.training.loop import OptimiserConfig, optimise
 from steering.training.objectives import ObjectiveWeights, objective_loss
+from steering.training.saving import save_model
 
 DEFAULT_REFUSAL = "I am sorry, I cannot tell you about that."
 
@@ -106,12 +107,7 @@ def response_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 def write_delta(delta: Any, tokenizer: Any, out: Path) -> None:
     """Writes the weights (half precision on disk, loaded in single), the tokenizer and `adapter.json`."""
-    out.mkdir(parents=True, exist_ok=True)
-    delta.to(torch.float16).save_pretrained(out)
-    delta.to(torch.float32)
-    delta.config.dtype = "float32"
-    delta.config.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    save_model(delta, tokenizer, out)
     description = {
         "format": 1,
         "kind": "delta",
@@ -123,8 +119,6 @@ def write_delta(delta: Any, tokenizer: Any, out: Path) -> None:
         "top_k": None,
     }
     (out / "adapter.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    for path in out.iterdir():
-        path.chmod(0o644)  # safetensors are written for their owner alone; a server may run as somebody else
 
 
 def _new_delta(base: Any, tokenizer: Any, config: DeltaConfig) -> Any:

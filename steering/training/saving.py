@@ -1,0 +1,21 @@
+"""Writing a trained model as a Hugging Face folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write weights and tokenizer to `folder`: half precision on disk, loaded in single, readable by everybody."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(torch.float16).save_pretrained(folder)
+    model.to(torch.float32)
+    model.config.dtype = "float32"
+    model.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o644)  # safetensors writes weights for their owner alone
