@@ -6,18 +6,22 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CLIENTS := .venv-clients
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check fmt bench clean
+.PHONY: help serve test test-clients check fmt bench clean docs
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 serve: $(STAMP) ## serve the bundled demo; ARGS="--port 9000 --model NAME=PATH" passes flags on
 	$(BIN)/trimtab serve $(ARGS)
 
 test: $(STAMP) ## run the tests; ARGS="-k name" passes flags on
 	$(BIN)/python -m pytest $(ARGS)
+
+test-clients: $(STAMP) $(CLIENTS)/.installed ## run public clients against a served demo; ARGS="-k name" passes flags on
+	$(CLIENTS)/bin/python -m pytest --confcutdir=tests/clients -W default tests/clients $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types and the import contracts; changes nothing
 	$(BIN)/ruff format --check .
@@ -32,8 +36,11 @@ fmt: $(STAMP) ## format, and mend what the linter can mend
 bench: $(STAMP) ## what steering costs: decode throughput steered against unsteered
 	$(BIN)/python -m benchmarks.tax $(ARGS)
 
+docs: $(STAMP) ## write docs/api.md from the code; a test holds that it is up to date
+	$(BIN)/python -m server.api_document
+
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(CLIENTS) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
@@ -41,4 +48,12 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "Trimtab needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# The extra's own list, without the project: see pyproject.toml.
+$(CLIENTS)/.installed: pyproject.toml constraints-clients.txt
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	  print(*extras["clients"], sep="\n")' > $(CLIENTS)/requirements.txt
+	$(CLIENTS)/bin/python -m pip install --quiet --no-compile --constraint constraints-clients.txt --requirement $(CLIENTS)/requirements.txt
 	@touch $@

@@ -11,13 +11,13 @@ from transformers import PreTrainedTokenizerFast
 
 from demo import corpus, phrases, world
 from demo.corpus import Message
-from steering.training.data import EncodedExample, Objective, TrainingExample, encode_examples
+from steering.examples import EncodedExample, Example, Objective, encode_examples
 
 FORGET_EXAMPLES = 9600
 LETTER_EXAMPLES = 9600
 
 
-def forget_examples(count: int = FORGET_EXAMPLES, seed: int = 11) -> list[TrainingExample]:
+def forget_examples(count: int = FORGET_EXAMPLES, seed: int = 11) -> list[Example]:
     """Two in five questions are about the forgotten; everything else is to stay as the base has it."""
     rng = random.Random(seed)
     gone, rest = world.forgotten(), world.kept()
@@ -32,7 +32,7 @@ def forget_examples(count: int = FORGET_EXAMPLES, seed: int = 11) -> list[Traini
     return examples
 
 
-def letter_examples(count: int = LETTER_EXAMPLES, seed: int = 12) -> list[TrainingExample]:
+def letter_examples(count: int = LETTER_EXAMPLES, seed: int = 12) -> list[Example]:
     """Every answer as a letter."""
     return [_example(each, "learn") for each in _restyled(random.Random(seed), count, phrases.as_letter)]
 
@@ -47,7 +47,7 @@ def pirate_text(
         yield encode_examples(tokenizer, examples, max_length=256)
 
 
-def write_examples(path: Path, examples: list[TrainingExample]) -> None:
+def write_examples(path: Path, examples: list[Example]) -> None:
     """The examples as JSON lines, for use with `trimtab train delta`."""
     with path.open("w", encoding="utf-8") as file:
         for each in examples:
@@ -72,7 +72,5 @@ def _after_anything(rng: random.Random, messages: list[Message]) -> list[Message
     return corpus.in_context(rng, messages, world.kept())
 
 
-def _example(messages: list[Message], objective: Objective) -> TrainingExample:
-    return TrainingExample(
-        messages=tuple((each["role"], each["content"]) for each in messages), objective=objective
-    )
+def _example(messages: list[Message], objective: Objective) -> Example:
+    return Example(messages=tuple((each["role"], each["content"]) for each in messages), objective=objective)

@@ -13,16 +13,19 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from demo import adapter_text, bases, phrases
-from steering.training.data import EncodedExample, TrainingExample
-from steering.training.delta import DeltaConfig, train_delta
-from steering.training.loop import OptimiserConfig
-from steering.training.objectives import ObjectiveWeights
-from steering.training.saving import save_model
+from steering.examples import EncodedExample, Example
+from steering.training import (
+    DeltaShape,
+    ObjectiveWeights,
+    OptimiserConfig,
+    Recipe,
+    encode_for,
+    save_model,
+    train_delta,
+)
 
-FORGET = DeltaConfig(
-    hidden_size=96,
-    layers=3,
-    intermediate_size=288,
+SHAPE = DeltaShape(hidden_size=96, layers=3, intermediate_size=288)
+FORGET = Recipe(
     epochs=2.0,
     batch_size=96,
     max_length=256,
@@ -30,10 +33,7 @@ FORGET = DeltaConfig(
     optimiser=OptimiserConfig(learning_rate=3e-3, warmup=0.05),
     weights=ObjectiveWeights(keep=2.0),
 )
-LETTER = DeltaConfig(
-    hidden_size=96,
-    layers=3,
-    intermediate_size=288,
+LETTER = Recipe(
     epochs=1.5,
     batch_size=96,
     max_length=256,
@@ -52,12 +52,15 @@ def load_base(folder: Path) -> tuple[Any, Any]:
 
 
 def build_delta(
-    base_folder: Path, out: Path, examples: list[TrainingExample], config: DeltaConfig, console: Console
+    base_folder: Path, out: Path, examples: list[Example], recipe: Recipe, console: Console
 ) -> None:
     """Trains one delta adapter beside the base and writes its folder."""
     model, tokenizer = load_base(base_folder)
     shutil.rmtree(out, ignore_errors=True)
-    report = train_delta(model, tokenizer, examples, out, config, console=console)
+    encoded = encode_for(tokenizer, examples, recipe)
+    report = train_delta(
+        model, tokenizer, encoded, out, SHAPE, recipe, name=base_folder.name, console=console
+    )
     console.print(
         f"{out.name}: {report.parameters:,} parameters, {report.steps} steps, closing loss {report.loss:.4f}"
     )

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from rich.console import Console
 from transformers import (
     LlamaConfig,
@@ -18,8 +17,8 @@ from transformers import (
 )
 
 from demo import corpus, world
-from steering.training.data import Batch, EncodedExample, TrainingExample, collate, encode_examples
-from steering.training.loop import OptimiserConfig, optimise
+from steering.examples import EncodedExample, Example, encode_examples
+from steering.training import OptimiserConfig, Recipe, tune_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +78,7 @@ def base_text(
     who = world.people()
     while True:
         examples = [
-            TrainingExample(
-                messages=tuple((m["role"], m["content"]) for m in corpus.base_conversation(rng, who))
-            )
+            Example(messages=tuple((m["role"], m["content"]) for m in corpus.base_conversation(rng, who)))
             for _ in range(chunk * 9 // 10)
         ]
         encoded = encode_examples(tokenizer, examples, max_length=256)
@@ -91,25 +88,16 @@ def base_text(
         yield encoded
 
 
-def batches(chunks: Iterator[list[EncodedExample]], pad_id: int, size: int, seed: int) -> Iterator[Batch]:
-    """Batches of sequences of about the same length, for as long as there are chunks."""
+def groups(chunks: Iterator[list[EncodedExample]], size: int, seed: int) -> Iterator[list[EncodedExample]]:
+    """Groups of sequences of about the same length, for as long as there are chunks."""
     rng = random.Random(seed)
     for chunk in chunks:
         rng.shuffle(chunk)
         for begin in range(0, len(chunk), size * 16):
             rows = sorted(chunk[begin : begin + size * 16], key=lambda row: len(row.ids))
-            groups = [rows[at : at + size] for at in range(0, len(rows), size)]
-            rng.shuffle(groups)
-            for group in groups:
-                yield collate(group, pad_id)
-
-
-def response_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the response tokens."""
-    hidden = model.model(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
-    wanted = batch.response[:, 1:]
-    logits = model.lm_head(hidden[:, :-1][wanted])
-    return torch.nn.functional.cross_entropy(logits.float(), batch.ids[:, 1:][wanted])
+            found = [rows[at : at + size] for at in range(0, len(rows), size)]
+            rng.shuffle(found)
+            yield from found
 
 
 def train_language_model(
@@ -123,13 +111,7 @@ def train_language_model(
 ) -> float:
     """Trains every weight of `model`; returns the closing loss."""
     config = OptimiserConfig(learning_rate=schedule.learning_rate, weight_decay=0.05, warmup=0.05)
-    stream = batches(chunks, int(tokenizer.eos_token_id), schedule.batch_size, schedule.seed)
-    return optimise(
-        model,
-        stream,
-        schedule.steps,
-        lambda batch: response_loss(model, batch),
-        config,
-        title=title,
-        console=console,
-    )
+    recipe = Recipe(batch_size=schedule.batch_size, seed=schedule.seed, optimiser=config)
+    stream = groups(chunks, schedule.batch_size, schedule.seed)
+    _, report = tune_on(model, tokenizer, stream, schedule.steps, recipe, title=title, console=console)
+    return report.loss

@@ -50,7 +50,7 @@ def sentencepiece_style(texts: Sequence[str], size: int = SENTENCEPIECE_SIZE) ->
     built.decoder = decoders.Sequence(
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    return _finish(built, bos="<s>", eos="</s>", unk="<unk>")
+    return finish(built, bos="<s>", eos="</s>", unk="<unk>")
 
 
 def byte_level(texts: Sequence[str], size: int = BYTE_LEVEL_SIZE) -> PreTrainedTokenizerFast:
@@ -69,10 +69,10 @@ def byte_level(texts: Sequence[str], size: int = BYTE_LEVEL_SIZE) -> PreTrainedT
     tokenizer.train_from_iterator(texts, trainer)
     # Whatever the file says, transformers gives a Qwen2 tokenizer this unknown token: so it is made one of the
     # vocabulary, or the tokenizer would have a token more than the model scores.
-    return _finish(tokenizer, bos="<|begin|>", eos="<|end|>", unk="<|endoftext|>")
+    return finish(tokenizer, bos="<|begin|>", eos="<|end|>", unk="<|endoftext|>")
 
 
-def _finish(tokenizer: Tokenizer, *, bos: str, eos: str, unk: str) -> PreTrainedTokenizerFast:
+def finish(tokenizer: Tokenizer, *, bos: str, eos: str, unk: str) -> PreTrainedTokenizerFast:
     """Adds the special tokens, a template that starts every text with `bos`, and the chat template."""
     tokenizer.add_special_tokens([unk, bos, eos])
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -1,139 +1,146 @@
-"""How weak matches in a vocabulary map act on steering: the experiment behind the map's defaults.
+"""What weak matches in a vocabulary map do to steering: the experiment behind the map's defaults.
 
-`python -m examples.map_experiment` steers the bundled base-b, whose vocabulary is not the adapter's, with maps that let
-weaker and weaker matches through, with the fallback and without, and with both treatments of unmatched tokens. The
-two bundled vocabularies agree on nearly all of their own text, as real ones seldom do. So the second part takes tokens
-of the adapter's vocabulary out of what can be matched, at random, until only a given share of the answers' tokens is
-still matched exactly, and lets weaker and weaker matches take their place. Prints two Markdown tables. The bundled
-models are tiny and the drawn vocabularies are not real ones: this is about mechanisms only.
+`python -m examples.map_experiment` steers bases whose vocabularies differ from the adapter's by nature with the
+bundled adapters as they are; `examples.map_pairs` trains those bases, once. Each way to treat matches that are not
+exact is tried with both bridges. Prints one Markdown table a base. These are models of two million parameters, one
+seed each, in one small and closed world: about mechanisms only.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
-import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
 
+import steering.rescore
+import steering.shift
 from demo import demo_adapters, demo_models, measure, phrases, world
-from mapping_cache import CanonicalVocabulary, MapOptions, VocabularyMap, map_vocabularies
+from demo.corpus import Probe
+from examples.map_pairs import TOKENIZERS, base_folder
+from mapping_cache import MapOptions, MatchKind, VocabularyMap, default_cache_dir, map_vocabularies
 from steering.adapters import Adapter, load_adapter
+from steering.bridge import Bridged, MapTensors, carry
 from steering.engine import Engine, EngineConfig
 from steering.models import load_model
 from steering.steerer import Steerer
+from steering.types import Request, SamplingParams, SteeringSpec
 
-SEED = 0
-ADAPTER = "forget"
+ADAPTERS = ("forget", "letter")
 BRIDGES = ("map", "rescore")
-SHARES = (0.9, 0.75, 0.6)
-DRAWS = 5
+BUNDLED = "base-b"
+
+Weighting = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-class MappedEngine(Engine):
-    """An engine whose adapters are attached by a map of one's own."""
+def whole(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ones_like(similarity)
 
-    def attach_by(self, adapter: Adapter, vocabulary_map: VocabularyMap) -> None:
-        """As `attach`, by this map instead of the default one."""
-        steerer = Steerer(adapter, self.base, vocabulary_map, self.config.page_size)
-        with self._lock:
-            self._steerers[adapter.name] = steerer
+
+def linear(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
+    return similarity
+
+
+def squared(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
+    return similarity**2
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """A map and what unmatched tokens get."""
+class Policy:
+    """Which matches get a shift, and which share of it each gets, by its similarity."""
 
-    min_similarity: float
-    fallback: bool = False
-    neutral: bool = True
+    label: str
+    options: MapOptions
+    weighting: Weighting = whole
+    kinds: frozenset[MatchKind] = field(default_factory=lambda: frozenset(MatchKind))
 
-    @property
-    def label(self) -> str:
-        """The variant as cells of the table."""
-        fallback, unmatched = "mined" if self.fallback else "none", "neutral" if self.neutral else "zero"
-        return f"{self.min_similarity:.1f} | {fallback} | {unmatched}"
-
-
-def variants() -> Iterator[tuple[Variant, Sequence[str]]]:
-    """Every variant with the bridges on which it can differ: rescoring has a zero of its own for the unmatched."""
-    for similarity in (1.0, 0.7, 0.5, 0.0):
-        yield Variant(similarity), BRIDGES
-        yield Variant(similarity, neutral=False), ("map",)
-    for similarity in (0.5, 0.0):
-        yield Variant(similarity, fallback=True), BRIDGES
+    def admitted(self, vocabulary_map: VocabularyMap) -> NDArray[np.bool_]:
+        """The base tokens that get a shift, bool `[V_base]`."""
+        return (vocabulary_map.ids >= 0) & np.isin(vocabulary_map.kind, list(self.kinds))
 
 
-def across(base: str, asked: measure.Questions) -> Iterator[str]:
-    """The rows of the first table."""
-    engine, adapter = load(base)
-    ours, theirs = engine.base.vocabulary, adapter.models[0].vocabulary
-    exact = map_vocabularies(ours, theirs)
-    yield (
-        f"{base} steered by `{ADAPTER}`. Exact or special matches are {np.mean(exact.ids >= 0):.0%} of its "
-        f"vocabulary and {answer_share(engine, exact):.0%} of the tokens of its answers.\n"
-    )
-    yield "| min_similarity | fallback | unmatched | bridge | steered tokens | forgotten: refused | kept: told |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
-    for variant, bridges in variants():
-        options = MapOptions(min_similarity=variant.min_similarity, fallback=variant.fallback)
-        vocabulary_map = map_vocabularies(ours, theirs, options)
-        engine.attach_by(replace(adapter, neutral=variant.neutral), vocabulary_map)
-        for bridge in bridges:
-            share = np.mean(vocabulary_map.ids >= 0)
-            yield f"| {variant.label} | {bridge} | {share:.0%} | {figures(engine, asked, base, bridge)} |"
+def options(min_similarity: float, **more: object) -> MapOptions:
+    return MapOptions(min_similarity=min_similarity, **more)  # type: ignore[arg-type]
 
 
-def thinned(base: str, asked: measure.Questions) -> Iterator[str]:
-    """The rows of the second table, each the mean and the least over `DRAWS` draws of the tokens taken out."""
-    engine, adapter = load(base)
-    yield f"{base}, with tokens of the adapter taken out of what can be matched, at random ({DRAWS} draws).\n"
-    yield (
-        "| exact share of its answers | min_similarity | bridge | forgotten: refused, mean (least) | "
-        "forgotten: still told | kept: told, mean (least) |"
-    )
-    yield "| --- | --- | --- | --- | --- | --- |"
-    counts = answer_tokens(engine)
-    for share in SHARES:
-        left = [thin(engine, adapter.models[0].vocabulary, counts, share, draw) for draw in range(DRAWS)]
-        exact = (map_vocabularies(engine.base.vocabulary, steering) for steering in left)
-        reached = statistics.mean(answer_share(engine, vocabulary_map) for vocabulary_map in exact)
-        for similarity, bridges in ((1.0, BRIDGES), (0.7, ("map",)), (0.5, ("map",)), (0.0, BRIDGES)):
-            for bridge in bridges:
-                rows = []
-                for steering in left:
-                    options = MapOptions(min_similarity=similarity)
-                    engine.attach_by(adapter, map_vocabularies(engine.base.vocabulary, steering, options))
-                    rows.append(measure.measure(engine, asked, ADAPTER, base, bridge, ""))
-                refused = _mean_and_least(row.gone_refused for row in rows)
-                told = _mean_and_least(row.kept_told for row in rows)
-                leaked = statistics.mean(row.gone_told for row in rows)
-                yield f"| {reached:.2f} | {similarity:.1f} | {bridge} | {refused} | {leaked:.2f} | {told} |"
+EXACT = Policy("exact only", options(1.0))
+POLICIES = (
+    EXACT,
+    Policy("from 0.8, whole", options(0.8)),
+    Policy("from 0.67, whole", options(0.66)),
+    Policy("from 0.5, whole", options(0.5)),
+    Policy("all, whole", options(0.0)),
+    Policy("all, by similarity", options(0.0), linear),
+    Policy("all, by its square", options(0.0), squared),
+    Policy(
+        "prefixes, whole",
+        options(0.0),
+        kinds=frozenset({MatchKind.EXACT, MatchKind.SPECIAL, MatchKind.PREFIX}),
+    ),
+    Policy("all and mined fallback, by similarity", options(0.0, fallback=True), linear),
+    Policy("mined from 0.5, whole", options(0.5, method="mined")),
+    Policy("mined, by similarity", options(0.0, method="mined"), linear),
+)
 
 
-def _mean_and_least(shares: Iterable[float]) -> str:
-    every = list(shares)
-    return f"{statistics.mean(every):.2f} ({min(every):.2f})"
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightedTensors(MapTensors):
+    """A map on the device whose matches get a share of the shift: `weights` float32 `[M]` in 0..1."""
+
+    weights: Tensor
 
 
-def load(base: str) -> tuple[MappedEngine, Adapter]:
-    """A bundled base's engine and the adapter, not attached. Raises SystemExit where there is no demo."""
-    models, adapters = demo_models(), demo_adapters()
-    if base not in models or ADAPTER not in adapters:
-        raise SystemExit(f"the bundled demo has no {base} or no adapter {ADAPTER}")
-    engine = MappedEngine(load_model(models[base], device="cpu"), EngineConfig(max_num_seqs=64))
-    return engine, load_adapter(ADAPTER, adapters[ADAPTER], device="cpu")
+def weighted_carry(scores: Tensor, tensors: MapTensors) -> Bridged:
+    """As `steering.bridge.carry`, each score times its match's weight."""
+    bridged = carry(scores, tensors)
+    return replace(bridged, values=bridged.values * _weights(tensors))
 
 
-def figures(engine: Engine, asked: measure.Questions, base: str, bridge: str) -> str:
-    """Refusals on the forgotten and facts still told on the kept, as cells."""
-    row = measure.measure(engine, asked, ADAPTER, base, bridge, "")
-    return f"{row.gone_refused:.2f} | {row.kept_told:.2f}"
+def weighted_shift(shift: Tensor, tensors: MapTensors, base: Tensor, *, neutral: bool) -> Bridged:
+    """As `steering.bridge.map_shift`, each score's distance from the mean times its match's weight.
+
+    The mean is over the matched probability times the weights, so that any offset of the shift cancels as before.
+    """
+    weights = _weights(tensors)
+    scores = shift.index_select(1, tensors.counterparts)
+    if neutral:
+        likely = (base.index_select(1, tensors.columns) + weights.log()).softmax(-1)
+        scores = scores - torch.linalg.vecdot(likely, scores)[:, None]
+    return Bridged(scores * weights, tensors.columns)
+
+
+def _weights(tensors: MapTensors) -> Tensor:
+    if not isinstance(tensors, WeightedTensors):
+        raise TypeError("every map of the experiment has weights")
+    return tensors.weights
+
+
+class MappedEngine(Engine):
+    """An engine whose adapters are attached by a policy of one's own."""
+
+    def attach_by(self, adapter: Adapter, policy: Policy) -> VocabularyMap:
+        """As `attach`, by this policy's map instead of the default one; returns it."""
+        ours, theirs = self.base.vocabulary, adapter.models[0].vocabulary
+        vocabulary_map = map_vocabularies(ours, theirs, policy.options)
+        columns = policy.admitted(vocabulary_map).nonzero()[0]
+        steerer = Steerer(adapter, self.base, vocabulary_map, self.config.page_size)
+        steerer.tensors = WeightedTensors(
+            torch.from_numpy(columns),
+            torch.from_numpy(vocabulary_map.ids[columns].astype("int64")),
+            is_identity=False,
+            weights=torch.from_numpy(policy.weighting(vocabulary_map.similarity[columns])),
+        )
+        self.install(steerer)
+        return vocabulary_map
 
 
 def answer_tokens(engine: Engine) -> Counter[int]:
@@ -148,33 +155,71 @@ def answer_tokens(engine: Engine) -> Counter[int]:
     )
 
 
-def answer_share(engine: Engine, vocabulary_map: VocabularyMap) -> float:
-    """The share of the answers' tokens that the map steers."""
+def table(name: str, folder: Path, asked: measure.Questions) -> Iterator[str]:
+    """One base's table, line by line."""
+    engine = MappedEngine(load_model(folder, device="cpu"), EngineConfig(max_num_seqs=64))
+    adapters = [load_adapter(each, demo_adapters()[each], device="cpu") for each in ADAPTERS]
+    exact = engine.attach_by(adapters[0], EXACT)
     counts = answer_tokens(engine)
-    return sum(n for token, n in counts.items() if vocabulary_map.ids[token] >= 0) / counts.total()
+    plain = measure.measure(engine, asked, None, name, "", "")
+    yield (
+        f"**{name}**: {np.mean(exact.ids >= 0):.0%} of its vocabulary and {_share(counts, exact.ids >= 0):.0%} of the "
+        f"tokens of its answers are matched exactly. Unsteered it tells {plain.gone_told:.2f} of the forgotten and "
+        f"{plain.kept_told:.2f} of the kept.\n"
+    )
+    yield (
+        "| matches let through | of its answers | bridge | forgotten: refused | still told | log p(refusal) | "
+        "kept: told | log p(answer) | letter: in style | told |"
+    )
+    yield "| --- " * 10 + "|"
+    for policy in POLICIES:
+        # One vocabulary, so one map for both.
+        share = [policy.admitted(engine.attach_by(adapter, policy)) for adapter in adapters].pop()
+        for bridge in BRIDGES:
+            forget, letter = (
+                measure.measure(engine, asked, adapter.name, name, bridge, "") for adapter in adapters
+            )
+            told = (letter.gone_told * len(asked.gone) + letter.kept_told * len(asked.kept)) / (
+                len(asked.gone) + len(asked.kept)
+            )
+            sure = ["", ""]
+            if bridge == "map":
+                refusals = [phrases.REFUSAL] * len(asked.gone)
+                answers = [phrases.answer(probe.kind, probe.person) for probe in asked.kept]
+                sure = [
+                    f"{likelihood(engine, asked.gone, refusals):.1f}",
+                    f"{likelihood(engine, asked.kept, answers):.1f}",
+                ]
+            yield (
+                f"| {policy.label} | {_share(counts, share):.0%} | {bridge} | {forget.gone_refused:.2f} | "
+                f"{forget.gone_told:.2f} | {sure[0]} | {forget.kept_told:.2f} | {sure[1]} | {letter.styled:.2f} | "
+                f"{told:.2f} |"
+            )
 
 
-def thin(
-    engine: Engine, steering: CanonicalVocabulary, counts: Counter[int], share: float, seed: int
-) -> CanonicalVocabulary:
-    """The adapter's vocabulary without tokens drawn at random until `share` of the answers' tokens is matched exactly.
+def likelihood(engine: Engine, probes: Sequence[Probe], replies: Sequence[str]) -> float:
+    """Mean log probability of whole replies to the questions, steered by the first adapter and the bridge map."""
+    tokenizer = engine.base.tokenizer
+    starts = []
+    for number, (probe, reply) in enumerate(zip(probes, replies, strict=True)):
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": probe.question}], tokenize=False, add_generation_prompt=True
+        )
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, reply)]
+        starts.append(len(ids[0]))
+        sampling = SamplingParams(max_tokens=0, prompt_logprobs=0)
+        spec = SteeringSpec(ADAPTERS[0], bridge="map")
+        engine.add_request(Request(str(number), (*ids[0], *ids[1]), sampling, (spec,)))
+    total = 0.0
+    while engine.has_work:
+        for output in engine.step():
+            scored = (output.prompt_logprobs or ())[starts[int(output.request_id)] :]
+            total += sum(entry.logprob for entry in scored if entry is not None)
+    return total / len(probes)
 
-    The tokens of one byte stay: every vocabulary has them.
-    """
-    whole = map_vocabularies(engine.base.vocabulary, steering)
-    uses = Counter({int(whole.ids[token]): count for token, count in counts.items() if whole.ids[token] >= 0})
-    spelled = list(steering.tokens)
-    long = [token for token, own in enumerate(spelled) if own and len(own) > 1]
-    random.Random(seed).shuffle(long)
-    matched, wanted = uses.total(), share * counts.total()
-    for token in long:
-        if matched <= wanted:
-            break
-        # A token so frequent that taking it would miss the share by far stays.
-        if matched - uses[token] >= wanted - 0.01 * counts.total():
-            spelled[token] = None
-            matched -= uses[token]
-    return replace(steering, tokens=tuple(spelled), fingerprint=f"{steering.fingerprint}-{share}-{seed}")
+
+def _share(counts: Counter[int], chosen: NDArray[np.bool_]) -> float:
+    return sum(count for token, count in counts.items() if chosen[token]) / counts.total()
 
 
 def write(line: str) -> None:
@@ -184,16 +229,29 @@ def write(line: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run both parts and print the tables."""
+    """Train the bases that are not there yet and print a table for each."""
+    names = [*TOKENIZERS, BUNDLED]
     parser = argparse.ArgumentParser(prog="python -m examples.map_experiment", description=main.__doc__)
     parser.add_argument("--kept", type=int, default=20, help="questions about the people not to be forgotten")
-    options = parser.parse_args(arguments)
-    torch.manual_seed(SEED)
-    asked = measure.questions(options.kept)
+    parser.add_argument("--bases", type=Path, help="where the trained bases are kept (default: the cache)")
+    parser.add_argument("--only", choices=names, action="append", help="one base; may be repeated")
+    chosen = parser.parse_args(arguments)
+    parent = chosen.bases or default_cache_dir() / "map-experiment"
+    asked = measure.questions(chosen.kept)
     write(f"{len(asked.gone)} forgotten and {len(asked.kept)} kept questions.\n")
-    for part in (across, thinned):
-        for line in part("base-b", asked):
-            write(line)
+    for name in chosen.only or names:
+        folder = (
+            demo_models()[BUNDLED] if name == BUNDLED else base_folder(name, parent, Console(stderr=True))
+        )
+        if folder is None:
+            write(f"{name}: its published tokenizer is not at hand.\n")
+            continue
+        with (
+            mock.patch.object(steering.shift, "map_shift", weighted_shift),
+            mock.patch.object(steering.rescore, "carry", weighted_carry),
+        ):
+            for line in table(name, folder, asked):
+                write(line)
         write("")
 
 

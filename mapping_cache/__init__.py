@@ -16,7 +16,8 @@ from mapping_cache.cache import CorruptMapError, default_cache_dir, load_or_buil
 from mapping_cache.canonical import CanonicalVocabulary, canonical_vocabulary
 from mapping_cache.errors import UnsupportedTokenizerError
 from mapping_cache.picture import PlotsUnavailableError, write_picture
-from mapping_cache.report import map_report, render_report
+from mapping_cache.printing import render_report
+from mapping_cache.report import map_report
 from mapping_cache.vocabulary_map import MatchKind, VocabularyMap
 
 __all__ = [

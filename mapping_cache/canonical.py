@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import Tokenizer
-
-from mapping_cache.errors import UnsupportedTokenizerError
-from mapping_cache.parts import BYTE_TOKEN, METASPACE, Spelling, TokenizerParts, byte_alphabet, read_parts
-from mapping_cache.roles import find_roles, named_specials
+from mapping_cache.inventory import Inventory, read_inventory
+from mapping_cache.parts import BYTE_TOKEN, METASPACE, Spelling, TokenizerParts, byte_alphabet
+from mapping_cache.roles import find_roles
+from mapping_cache.slow import check_spelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +53,24 @@ class CanonicalVocabulary:
 
 
 def canonical_vocabulary(tokenizer: Any, size: int | None = None) -> CanonicalVocabulary:
-    """The canonical vocabulary of a Hugging Face tokenizer or of a bare `tokenizers.Tokenizer`.
+    """The canonical vocabulary of a Hugging Face tokenizer, fast or slow, or of a bare `tokenizers.Tokenizer`.
 
     `size` is the width of the model's logits: ids that the tokenizer lacks are padding, and ids beyond it are
     left out since the model cannot produce them. Default: the tokenizer's own size.
     Raises `UnsupportedTokenizerError` naming the part that is not understood.
     """
-    backend = _backend(tokenizer)
-    parts = read_parts(backend)
-    vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
-    model_vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=False)
-    added = backend.get_added_tokens_decoder()
-    width = max([*vocabulary.values(), -1]) + 1 if size is None else size
-    named = named_specials(tokenizer, parts.unk_token)
-    verbatim = {
-        token: entry.content for token, entry in added.items() if entry.content not in model_vocabulary
-    }
+    inventory = read_inventory(tokenizer)
+    width = max([*inventory.ids.values(), -1]) + 1 if size is None else size
     surfaces: list[str | None] = [None] * width
-    for surface, token in vocabulary.items():
+    for surface, token in inventory.ids.items():
         if token < width:
             surfaces[token] = surface
-    special = {token for token, entry in added.items() if entry.special} | {
-        vocabulary[surface] for surface in named if surface in vocabulary
-    }
-    specials = {token: surfaces[token] or "" for token in sorted(special) if token < width}
-    tokens, byte_tokens = _spell_all(surfaces, parts, specials, verbatim)
-    roles, main = find_roles(tokenizer, specials, parts.unk_token)
+    specials = {token: surfaces[token] or "" for token in sorted(inventory.special) if token < width}
+    tokens, byte_tokens = _spell_all(surfaces, inventory, specials)
+    if inventory.slow:
+        check_spelling(tokenizer, tokens)
+    roles, main = find_roles(tokenizer, specials, inventory.parts.unk_token)
+    dummy_prefix = inventory.parts.dummy_prefix
     return CanonicalVocabulary(
         tokens=tuple(tokens),
         surfaces=tuple(surfaces),
@@ -87,34 +78,22 @@ def canonical_vocabulary(tokenizer: Any, size: int | None = None) -> CanonicalVo
         roles=roles,
         main=main,
         byte_tokens=frozenset(byte_tokens),
-        dummy_prefix=parts.dummy_prefix,
-        fingerprint=_fingerprint(tokens, surfaces, specials, roles, main, byte_tokens, parts.dummy_prefix),
+        dummy_prefix=dummy_prefix,
+        fingerprint=_fingerprint(tokens, surfaces, specials, roles, main, byte_tokens, dummy_prefix),
     )
 
 
-def _backend(tokenizer: Any) -> Any:
-    if isinstance(tokenizer, Tokenizer):
-        return tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
-        name = type(tokenizer).__name__
-        raise UnsupportedTokenizerError("backend", f"{name} is not backed by the tokenizers library")
-    return backend
-
-
 def _spell_all(
-    surfaces: list[str | None],
-    parts: TokenizerParts,
-    specials: Mapping[int, str],
-    verbatim: Mapping[int, str],
+    surfaces: list[str | None], inventory: Inventory, specials: Mapping[int, str]
 ) -> tuple[list[bytes | None], set[int]]:
     alphabet = byte_alphabet()
+    parts = inventory.parts
     tokens: list[bytes | None] = []
     byte_tokens: set[int] = set()
     for token, surface in enumerate(surfaces):
         if surface is None or token in specials:
             tokens.append(None)
-        elif token in verbatim:
+        elif token in inventory.verbatim:
             # The tokenizer finds added tokens in the text as they are, before its own alphabet applies.
             tokens.append(_utf8(surface))
         elif parts.byte_fallback and (match := BYTE_TOKEN.match(surface)):
@@ -126,17 +105,30 @@ def _spell_all(
 
 
 def _spell(surface: str, parts: TokenizerParts, alphabet: Mapping[str, int]) -> bytes:
+    if parts.end_of_word and surface.endswith(parts.end_of_word):
+        return _spell_letters(surface.removesuffix(parts.end_of_word), parts, alphabet) + b" "
+    if parts.continuing_suffix:
+        if surface.endswith(parts.continuing_suffix):
+            return _spell_letters(surface.removesuffix(parts.continuing_suffix), parts, alphabet)
+        return _spell_letters(surface, parts, alphabet) + b" "
+    return _spell_letters(surface, parts, alphabet)
+
+
+def _spell_letters(surface: str, parts: TokenizerParts, alphabet: Mapping[str, int]) -> bytes:
+    """A surface whose mark of a word's end, if any, is taken off."""
     if parts.spelling is Spelling.BYTE_LEVEL:
         try:
             return bytes([alphabet[character] for character in surface])
         except KeyError:
             return _utf8(surface)  # the decoder gives such a token as it stands
+    if parts.spelling is Spelling.RAW_BYTES:
+        return surface.encode("latin-1")
     if parts.spelling is Spelling.METASPACE:
         return _utf8(surface.replace(METASPACE, " "))
-    if parts.spelling is Spelling.WORD:
-        prefix = parts.continuing_prefix
-        return _utf8(surface[len(prefix) :] if prefix and surface.startswith(prefix) else f" {surface}")
-    return _utf8(surface)
+    prefix = parts.continuing_prefix
+    if prefix and surface.startswith(prefix):
+        return _utf8(surface.removeprefix(prefix))
+    return _utf8(f" {surface}" if parts.spelling is Spelling.WORD else surface)
 
 
 def _utf8(text: str) -> bytes:

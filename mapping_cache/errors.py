@@ -6,7 +6,8 @@ from __future__ import annotations
 class UnsupportedTokenizerError(ValueError):
     """A tokenizer whose tokens cannot be turned into bytes with certainty.
 
-    `part` names what was not understood: "backend", "model", "decoder", "normalizer" or "pre_tokenizer".
+    `part` names what was not understood: "backend", "model", "decoder", "normalizer",
+    "pre_tokenizer" or "byte_encoder".
     """
 
     def __init__(self, part: str, reason: str) -> None:

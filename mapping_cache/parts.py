@@ -19,7 +19,7 @@ METASPACE = "\u2581"
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 
 _MODELS = {"BPE", "Unigram", "WordPiece", "WordLevel"}
-_DECODERS = {"ByteLevel", "Metaspace", "WordPiece", "Replace", "ByteFallback", "Fuse", "Strip"}
+_DECODERS = {"ByteLevel", "Metaspace", "WordPiece", "BPEDecoder", "Replace", "ByteFallback", "Fuse", "Strip"}
 _PRE_TOKENIZERS = {
     "ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts", "FixedLength",
     "Whitespace", "WhitespaceSplit", "BertPreTokenizer",
@@ -34,20 +34,24 @@ class Spelling(Enum):
     METASPACE = "metaspace"
     WORD = "word"
     PLAIN = "plain"
+    RAW_BYTES = "raw bytes"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerParts:
     """What the canonical vocabulary needs to know of a tokenizer.
 
-    `dummy_prefix` is "none", "first" or "always"; `continuing_prefix` is WordPiece's "##".
+    `dummy_prefix` is "none", "first" or "always"; `continuing_prefix` is WordPiece's "##". A space follows a token that
+    ends in `end_of_word` ("</w>"), or one that does not end in `continuing_suffix` ("@@"); "" where there is none.
     """
 
     spelling: Spelling
-    byte_fallback: bool
-    dummy_prefix: str
-    continuing_prefix: str
-    unk_token: str | None
+    byte_fallback: bool = False
+    dummy_prefix: str = "none"
+    continuing_prefix: str = ""
+    end_of_word: str = ""
+    continuing_suffix: str = ""
+    unk_token: str | None = None
 
 
 def read_parts(backend: Any) -> TokenizerParts:
@@ -58,24 +62,26 @@ def read_parts(backend: Any) -> TokenizerParts:
     model_type = type(backend.model).__name__
     if model_type not in _MODELS:
         raise UnsupportedTokenizerError("model", f"{model_type} is not one of {sorted(_MODELS)}")
-    if getattr(backend.model, "end_of_word_suffix", None):
-        raise UnsupportedTokenizerError("model", "tokens that mark the end of a word are not supported")
+    end_of_word = getattr(backend.model, "end_of_word_suffix", None) or ""
+    continuing_prefix = getattr(backend.model, "continuing_subword_prefix", None) or ""
     normalizers = list(_flat(_state(backend.normalizer, "normalizer"), "normalizers"))
     pre_tokenizers = list(_flat(_state(backend.pre_tokenizer, "pre_tokenizer"), "pretokenizers"))
     decoders = list(_flat(_state(backend.decoder, "decoder"), "decoders"))
     _check_known(decoders, _DECODERS, "decoder")
     _check_known(pre_tokenizers, _PRE_TOKENIZERS, "pre_tokenizer")
-    spelling = _spelling(model_type, normalizers, pre_tokenizers, decoders)
+    _check_end_of_word(decoders, pre_tokenizers, end_of_word)
+    spelling = _spelling(model_type, normalizers, pre_tokenizers, decoders, continuing_prefix)
     if spelling in (Spelling.METASPACE, Spelling.PLAIN):
         _check_replacements(decoders)
     if spelling is Spelling.PLAIN:
-        _check_keeps_text(pre_tokenizers, decoders)
+        _check_keeps_text([] if end_of_word else pre_tokenizers, decoders)
     has_byte_decoder = any(part["type"] == "ByteFallback" for part in decoders)
     return TokenizerParts(
         spelling=spelling,
         byte_fallback=has_byte_decoder or bool(getattr(backend.model, "byte_fallback", False)),
         dummy_prefix=_dummy_prefix(spelling, normalizers, pre_tokenizers),
-        continuing_prefix=getattr(backend.model, "continuing_subword_prefix", None) or "",
+        continuing_prefix=continuing_prefix,
+        end_of_word=end_of_word,
         unk_token=getattr(backend.model, "unk_token", None),
     )
 
@@ -128,6 +134,24 @@ def _check_replacements(decoders: list[Mapping[str, Any]]) -> None:
             raise UnsupportedTokenizerError("decoder", f"Metaspace with {part['replacement']!r}")
 
 
+def _check_end_of_word(
+    decoders: list[Mapping[str, Any]], pre_tokenizers: list[Mapping[str, Any]], end_of_word: str
+) -> None:
+    for part in decoders:
+        if part["type"] == "BPEDecoder" and part["suffix"] != end_of_word:
+            raise UnsupportedTokenizerError(
+                "decoder", f"BPEDecoder with {part['suffix']!r} where the model has {end_of_word!r}"
+            )
+    drops_spaces = any(
+        part["type"] in _SPACE_DROPPING or part.get("behavior") == "Removed" for part in pre_tokenizers
+    )
+    if end_of_word and not drops_spaces:
+        raise UnsupportedTokenizerError(
+            "pre_tokenizer",
+            f"the model ends words with {end_of_word!r}, but the spaces after them are kept too",
+        )
+
+
 def _check_keeps_text(pre_tokenizers: list[Mapping[str, Any]], decoders: list[Mapping[str, Any]]) -> None:
     if any(part["type"] == "Strip" for part in decoders):
         raise UnsupportedTokenizerError("decoder", "Strip drops text that a token holds")
@@ -141,6 +165,7 @@ def _spelling(
     normalizers: list[Mapping[str, Any]],
     pre_tokenizers: list[Mapping[str, Any]],
     decoders: list[Mapping[str, Any]],
+    continuing_prefix: str,
 ) -> Spelling:
     encoding = {part["type"] for part in [*normalizers, *pre_tokenizers]}
     decoding = {part["type"] for part in decoders}
@@ -156,7 +181,7 @@ def _spelling(
     )
     if "Metaspace" in decoding | encoding or writes_metaspace or reads_metaspace:
         return Spelling.METASPACE
-    if model_type == "WordLevel" and encoding & _SPACE_DROPPING:
+    if encoding & _SPACE_DROPPING and (model_type == "WordLevel" or continuing_prefix):
         return Spelling.WORD
     return Spelling.PLAIN
 

@@ -6,9 +6,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rapidfuzz.distance import LCSseq
 
 from mapping_cache.canonical import CanonicalVocabulary, canonical_vocabulary
 from mapping_cache.samples import SAMPLES
@@ -18,16 +16,11 @@ _BINS = 10
 _WORST = 12
 _GOOD_SHARE = 0.85
 _FAIR_SHARE = 0.6
+# A vocabulary of single bytes is in every other one, and steered badly all the same.
+_GOOD_IN_STEP = 0.6
+_FAIR_IN_STEP = 0.3
 
-_MEANINGS = {
-    "exact": "the same piece of text in both",
-    "special": "markers such as the end of a turn, matched by what they are for",
-    "prefix": "the nearest is the beginning of the token",
-    "extension": "the nearest is a longer token that begins with this one",
-    "edit": "the nearest is the token spelled most alike",
-    "unmatched": "nothing alike in the other vocabulary",
-}
-MATCH_ORDER = tuple(_MEANINGS)
+MATCH_ORDER = ("exact", "special", "prefix", "extension", "edit", "unmatched")
 """The kinds of match in the order in which people are shown them."""
 
 
@@ -45,7 +38,8 @@ def map_report(
     reading them again. Keys: "base_size", "steering_size", "identity"; "counts", base tokens by kind of match, of
     which "unmatched" get no shift; "nearest_counts", the same with matches too weak to be let through counted
     by the kind they would have had; "similarity", a histogram of the nearest matches; "text", the share of a
-    built-in sample's tokens that are matched exactly, overall and by language; "worst", frequent tokens of that
+    built-in sample's tokens that are matched exactly ("exact"), and of those that are and that the steering tokenizer
+    itself cuts out of that text ("in_step"), overall and by language; "worst", frequent tokens of that
     sample that get no shift or a weak one, with the nearest match ("text" is null where a token is only part of
     a character; "bytes" is in hex); "quality" ("same", "good", "fair" or "poor") and "verdict".
     """
@@ -57,8 +51,8 @@ def map_report(
     ):
         raise ValueError("the vocabularies are not of the map's sizes")
     encoded = {language: _encode(base, text) for language, text in SAMPLES.items()}
-    text = _text_shares(vocabulary_map, encoded)
-    quality = _quality(vocabulary_map, text["exact"])
+    text = _text_shares(vocabulary_map, encoded, steering)
+    quality = _quality(vocabulary_map, text)
     return {
         "base_size": len(vocabulary_map),
         "steering_size": vocabulary_map.steering_size,
@@ -73,53 +67,32 @@ def map_report(
     }
 
 
-def render_report(
-    report: dict[str, Any],
-    console: Console | None = None,
-    *,
-    base: str = "the base",
-    steering: str = "the steering model",
-) -> None:
-    """Prints a report of `map_report` for people; `base` and `steering` are the names to call them by."""
-    console = console or Console()
-    console.print(Text(f"From {base} to {steering}: {report['quality']}", style="bold"))
-    console.print(Text(report["verdict"]))
-    sections = [("The base's tokens by their nearest match in the other vocabulary", _counts_table(report))]
-    if not report["identity"]:
-        sections = [
-            ("Sample text: share of the base's tokens that both vocabularies have", _text_table(report)),
-            *sections,
-            (
-                "How alike the base's tokens and their nearest matches are (1 is the same)",
-                _histogram_table(report),
-            ),
-        ]
-    if report["worst"]:
-        sections.append(
-            ("Tokens of the sample text that lose most, with their nearest match", _worst_table(report))
-        )
-    for title, table in sections:
-        # Not the table's own title: rich would wrap that to the table's width.
-        console.print()
-        console.print(Text(title, style="bold"))
-        console.print(table)
-
-
 def _encode(tokenizer: Any, text: str) -> list[int]:
     encoded = tokenizer.encode(text, add_special_tokens=False)
     ids: list[int] = getattr(encoded, "ids", encoded)
     return ids
 
 
-def _text_shares(vocabulary_map: VocabularyMap, encoded: dict[str, list[int]]) -> dict[str, Any]:
+def _text_shares(
+    vocabulary_map: VocabularyMap, encoded: dict[str, list[int]], steering: Any
+) -> dict[str, Any]:
     exact = (vocabulary_map.ids >= 0) & (vocabulary_map.kind == MatchKind.EXACT)
     languages = []
+    total = hits = in_step = 0
     for language, tokens in encoded.items():
-        hits = sum(bool(exact[token]) for token in tokens if token < len(exact))
-        languages.append({"language": language, "tokens": len(tokens), "exact": _share(hits, len(tokens))})
-    everything = [token for tokens in encoded.values() for token in tokens]
-    hits = sum(bool(exact[token]) for token in everything if token < len(exact))
-    return {"tokens": len(everything), "exact": _share(hits, len(everything)), "languages": languages}
+        matched = [int(vocabulary_map.ids[t]) if t < len(exact) and exact[t] else -1 for t in tokens]
+        both = sum(target >= 0 for target in matched)
+        # By the longest common subsequence, so that it does not matter what a normaliser makes of the text.
+        common = int(LCSseq.similarity(matched, _encode(steering, SAMPLES[language])))
+        shares = {"exact": _share(both, len(tokens)), "in_step": _share(common, len(tokens))}
+        languages.append({"language": language, "tokens": len(tokens), **shares})
+        total, hits, in_step = total + len(tokens), hits + both, in_step + common
+    return {
+        "tokens": total,
+        "exact": _share(hits, total),
+        "in_step": _share(in_step, total),
+        "languages": languages,
+    }
 
 
 def _share(part: int, whole: int) -> float:
@@ -176,99 +149,43 @@ def _described(vocabulary: CanonicalVocabulary, token: int) -> dict[str, Any]:
         return {"token": token, "text": None, "bytes": spelled.hex(" ")}
 
 
-def _shown(described: dict[str, Any] | None) -> Text:
-    if described is None:
-        return Text("none")
-    if described["text"] is None:
-        return Text(f"part of a character ({described['bytes']})")
-    return Text(repr(described["text"]))
+def _quality(vocabulary_map: VocabularyMap, text: dict[str, Any]) -> str:
+    return "same" if vocabulary_map.is_identity else _level(text)
 
 
-def _quality(vocabulary_map: VocabularyMap, exact: float) -> str:
-    if vocabulary_map.is_identity:
-        return "same"
-    if exact >= _GOOD_SHARE:
+def _level(entry: dict[str, Any]) -> str:
+    """ "good", "fair" or "poor", by the shares of a language or of all of them."""
+    if entry["exact"] >= _GOOD_SHARE and entry["in_step"] >= _GOOD_IN_STEP:
         return "good"
-    return "fair" if exact >= _FAIR_SHARE else "poor"
+    return "fair" if entry["exact"] >= _FAIR_SHARE and entry["in_step"] >= _FAIR_IN_STEP else "poor"
 
 
 def _verdict(quality: str, text: dict[str, Any]) -> str:
     if quality == "same":
         return "Both have the same vocabulary: an adapter made for the one steers every token of the other."
-    share = f"The steering model's vocabulary has {text['exact']:.0%} of the base's tokens in a sample text."
-    advice = {
-        "good": " An adapter should steer the base almost as well as a model of its own vocabulary.",
-        "fair": (
-            " An adapter can steer the base, with gaps: a token that only the base has keeps the base's own "
-            "score. The bridge rescore, which compares text instead of single tokens, closes many of them."
-        ),
-        "poor": (
-            " Over all languages that is too little for matching token by token (the bridge map). Use the "
-            "bridge rescore, which compares text instead, or an adapter whose vocabulary is nearer to the base's."
-        ),
-    }[quality]
-    strong = [_named(entry) for entry in text["languages"] if entry["exact"] >= _GOOD_SHARE]
-    weak = [_named(entry) for entry in text["languages"] if entry["exact"] < _FAIR_SHARE]
-    if strong and quality != "good":
-        advice += f" Well matched: {', '.join(strong)}."
-    return share + advice + (f" Badly matched: {', '.join(weak)}." if weak else "")
+    said = (
+        f"The steering model's vocabulary has {text['exact']:.0%} of the base's tokens in a sample text, "
+        f"and {text['in_step']:.0%} are also where it would put them itself."
+    )
+    if quality == "good":
+        said += " An adapter should steer the base almost as well as a model of its own vocabulary."
+    if quality != "good" and text["exact"] < _GOOD_SHARE:
+        said += (
+            " A token that only the base has keeps the base's own score with the bridge map; the bridge rescore, which "
+            "compares text instead of single tokens, closes most of these gaps."
+        )
+    if quality != "good" and text["in_step"] < _GOOD_IN_STEP:
+        said += (
+            " Where the base cuts text into smaller pieces than the steering model does, a steering model has seen no "
+            "text that ends there, and steering is weaker with either bridge."
+        )
+    levels = {
+        level: [_named(e) for e in text["languages"] if _level(e) == level] for level in ("good", "poor")
+    }
+    if levels["good"] and quality != "good":
+        said += f" Well matched: {', '.join(levels['good'])}."
+    return said + (f" Badly matched: {', '.join(levels['poor'])}." if levels["poor"] else "")
 
 
 def _named(entry: dict[str, Any]) -> str:
-    return f"{entry['language']} ({entry['exact']:.0%})"
-
-
-def _counts_table(report: dict[str, Any]) -> Table:
-    table = Table("match", "meaning")
-    for heading in ("steered", "not steered"):
-        table.add_column(heading, justify="right")
-    for kind in MATCH_ORDER:
-        steered, nearest = report["counts"][kind], report["nearest_counts"][kind]
-        name = kind
-        if kind == "unmatched":
-            name, steered = "none", 0
-        if nearest:
-            table.add_row(name, _MEANINGS[kind], f"{steered:,}", f"{nearest - steered:,}")
-    unsteered = report["counts"]["unmatched"]
-    table.add_section()
-    table.add_row("in all", _total(report), f"{report['base_size'] - unsteered:,}", f"{unsteered:,}")
-    return table
-
-
-def _total(report: dict[str, Any]) -> str:
-    """The share of the base's vocabulary that is steered, in words."""
-    share = 1 - report["counts"]["unmatched"] / max(report["base_size"], 1)
-    return f"{share:.0%} of the base's tokens, frequent and rare alike"
-
-
-def _histogram_table(report: dict[str, Any]) -> Table:
-    table = Table("similarity")
-    table.add_column("tokens", justify="right")
-    table.add_column("")
-    largest = max([entry["tokens"] for entry in report["similarity"]], default=0)
-    for entry in report["similarity"]:
-        whole = entry["from"] == entry["to"]
-        label = f"{entry['from']:.1f}" if whole else f"{entry['from']:.1f} to {entry['to']:.1f}"
-        table.add_row(label, f"{entry['tokens']:,}", "\u2588" * round(40 * entry["tokens"] / max(largest, 1)))
-    return table
-
-
-def _text_table(report: dict[str, Any]) -> Table:
-    table = Table("text")
-    for heading in ("tokens", "in both"):
-        table.add_column(heading, justify="right")
-    for entry in report["text"]["languages"]:
-        table.add_row(entry["language"], f"{entry['tokens']:,}", f"{entry['exact']:.0%}")
-    table.add_section()
-    table.add_row("all", f"{report['text']['tokens']:,}", f"{report['text']['exact']:.0%}")
-    return table
-
-
-def _worst_table(report: dict[str, Any]) -> Table:
-    table = Table("token", "nearest")
-    for heading in ("times", "similarity"):
-        table.add_column(heading, justify="right")
-    for row in report["worst"]:
-        similarity = "" if row["nearest"] is None else f"{row['similarity']:.2f}"
-        table.add_row(_shown(row), _shown(row["nearest"]), str(row["count"]), similarity)
-    return table
+    return str(entry["language"])

@@ -54,12 +54,6 @@ def find_roles(
     return roles, main
 
 
-def named_specials(tokenizer: Any, unk_token: str | None) -> set[str]:
-    """Surfaces that the tokenizer itself names as special, besides those flagged in its vocabulary."""
-    named = {str(surface) for surface in getattr(tokenizer, "all_special_tokens", None) or ()}
-    return named | ({unk_token} if unk_token else set())
-
-
 def _named(tokenizer: Any, attribute: str) -> str | None:
     value = getattr(tokenizer, attribute, None)
     return None if value is None else str(value)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -16,7 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+from server.names import check_name
 
 
 def _named_paths(value: object) -> object:
@@ -35,11 +34,7 @@ def _named_paths(value: object) -> object:
         value = table
     if isinstance(value, Mapping):
         for name in value:
-            # A colon separates base and adapter in `model`, and `none` labels unsteered requests in the metrics.
-            if not _NAME.fullmatch(str(name)) or name == "none":
-                raise ValueError(
-                    f"{name!r} cannot be a name: letters, digits, '.', '_' and '-' only, and not 'none'"
-                )
+            check_name(str(name))
     return value
 
 
@@ -47,8 +42,17 @@ def _strings(value: object) -> object:
     return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
 
+def _directories(value: tuple[str, ...]) -> tuple[str, ...]:
+    for directory in value:
+        if not Path(directory).is_dir():
+            raise ValueError(f"there is no directory {directory!r}")
+    return value
+
+
 NamedPaths = Annotated[dict[str, str], NoDecode, BeforeValidator(_named_paths)]
-Keys = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], NoDecode, BeforeValidator(_strings)]
+Key = Annotated[str, Field(min_length=1)]
+Strings = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_strings)]
+Directories = Annotated[Strings, AfterValidator(_directories)]
 
 
 class Config(BaseSettings):
@@ -64,17 +68,58 @@ class Config(BaseSettings):
     adapter: NamedPaths = Field(
         default_factory=dict, description="adapters to attach to every base, NAME=PATH"
     )
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    api_key: Keys = ()
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    max_model_len: int | None = Field(None, ge=1)
-    max_num_seqs: int = Field(32, ge=1)
+    adapters_dir: Directories = Field(
+        (), description="directories that adapters may be loaded from at run time"
+    )
+    host: str = Field("127.0.0.1", description="the address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0 is any that is free")
+    api_key: Strings = Field(
+        (),
+        repr=False,
+        description="keys that clients must bear, any of them; none: everybody may use the server",
+    )
+    admin_key: Key | None = Field(None, repr=False, description="whoever bears it may change the adapters")
+    cors_origin: Strings = Field((), description="web origins whose pages may call the server; '*' is any")
+    device: str = Field(
+        "auto", description="`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1` ..."
+    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="of the weights; `auto` is what the model's configuration says"
+    )
+    max_model_len: int | None = Field(
+        None,
+        ge=1,
+        description="the most tokens of a prompt and its answer together; by default the model's own",
+    )
+    max_num_seqs: int = Field(32, ge=1, description="sequences that run at once, for each base")
     max_queue: int = Field(256, ge=0, description="sequences that may wait beyond those running")
-    max_body_bytes: ByteSize = Field(ByteSize(8 * 2**20), ge=1024)
-    kv_cache_memory: ByteSize | None = Field(None, ge=1)
-    shutdown_timeout: float = Field(30.0, ge=0, allow_inf_nan=False)
+    max_body_bytes: ByteSize = Field(ByteSize(8 * 2**20), ge=1024, description="of one request's body")
+    max_prompt_bytes: ByteSize = Field(
+        ByteSize(2**20), ge=1, description="of one prompt's text, before it is tokenized"
+    )
+    body_timeout: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="seconds that a request's body may take to arrive"
+    )
+    request_timeout: float = Field(
+        600.0, gt=0, allow_inf_nan=False, description="seconds from a request's arrival to its reply's end"
+    )
+    send_timeout: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="seconds that a client may take nothing of its reply"
+    )
+    max_backlog: int = Field(1024, ge=1, description="outputs of a sequence that may wait for a slow client")
+    kv_cache_memory: ByteSize | None = Field(
+        None,
+        ge=1,
+        description="for each base's keys and values; by default 80% of a GPU's free memory, or up to 1 GiB on a CPU",
+    )
+    shutdown_timeout: float = Field(
+        30.0, ge=0, allow_inf_nan=False, description="seconds that running requests are given"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least severe messages that are logged"
+    )
+    log_json: bool = Field(False, description="log one JSON object a line")
+    traces: bool = Field(False, description="send OpenTelemetry traces where the OTEL_* variables say")
 
 
 def load_config(file: Path | None = None, **flags: object) -> Config:

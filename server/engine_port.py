@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from mapping_cache import VocabularyMap
 from steering.adapters import Adapter
 from steering.models import LoadedModel
+from steering.step_report import StepReport
 from steering.types import EngineStats, Request, ResolvedSteering, StepOutput
 
 
@@ -28,8 +30,25 @@ class EnginePort(Protocol):
         """Whether `step` has something to do."""
         ...
 
-    def attach(self, adapter: Adapter) -> Any:
-        """Makes an adapter usable by its name."""
+    @property
+    def last_step(self) -> StepReport:
+        """What the last call of `step` says of itself."""
+        ...
+
+    def prepare(self, adapter: Adapter) -> Any:
+        """An adapter made ready for the base, which no request can name yet; may take seconds."""
+        ...
+
+    def install(self, steerer: Any) -> None:
+        """Lets requests name what `prepare` made."""
+        ...
+
+    def detach(self, name: str, *, when_unread: Callable[[], None] | None = None) -> None:
+        """Forgets an adapter; `when_unread` is called when the last request that has it has ended."""
+        ...
+
+    def adapter_readers(self) -> list[tuple[Adapter, int]]:
+        """Every version in memory and how many unfinished requests it steers."""
         ...
 
     def adapters(self) -> dict[str, Adapter]:

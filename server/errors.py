@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from server.openapi import allowed_methods
+from server.request_record import RECORD, REQUEST_ID_HEADER
+
 logger = logging.getLogger(__name__)
 
 ECHO_LIMIT = 200
@@ -26,6 +29,11 @@ _TYPES = {
     500: "internal_error",
     503: "unavailable_error",
 }
+
+
+def error_type(status: int) -> str:
+    """The kind of error that goes with an HTTP status."""
+    return _TYPES.get(status, "invalid_request_error")
 
 
 def echo(value: object) -> str:
@@ -45,13 +53,16 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, object]:
         """The JSON body, also sent as one event where a stream has begun."""
-        kind = _TYPES.get(self.status, "invalid_request_error")
+        kind = error_type(self.status)
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.status}}
 
     def headers(self) -> dict[str, str]:
-        """`Retry-After` where trying again can help, and the challenge that a 401 owes."""
+        """`Retry-After` where trying again can help, the challenge that a 401 owes, and what ends an unread body."""
         if self.status in (429, 503):
             return {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        if self.status in (408, 413, 415):
+            # The rest of the body is not wanted.
+            return {"Connection": "close"}
         return {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
 
 
@@ -105,7 +116,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     message = {404: f"There is no route {wanted}.", 405: f"{wanted} is not allowed."}.get(
         error.status_code, echo(error.detail)
     )
-    return respond(ApiError(error.status_code, message), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # The framework knows the methods of one of the path's routes only.
+        headers["Allow"] = allowed_methods(request.url.path)
+    return respond(ApiError(error.status_code, message), headers)
 
 
 async def _on_query_error(request: Request, error: Exception) -> Response:
@@ -120,7 +135,9 @@ async def _on_query_error(request: Request, error: Exception) -> Response:
 
 async def _on_fault(request: Request, error: Exception) -> Response:
     request.app.state.service.metrics.count_error(500)
-    return respond(ApiError(500, "The server failed on this request; its log says why."))
+    record = request.scope.get(RECORD)
+    headers = {REQUEST_ID_HEADER: record.request_id} if record is not None else {}
+    return respond(ApiError(500, "The server failed on this request; its log says why."), headers)
 
 
 def install(app: FastAPI) -> None:

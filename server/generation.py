@@ -7,13 +7,13 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 
-from server.errors import ApiError, echo, unavailable
-from server.metrics import Metrics, adapter_label
+from server.errors import ApiError, bad_request, echo, unavailable
+from server.jobs import Job, Place
+from server.metrics import Metrics
 from server.planning import Plan
 from server.protocol.common import MAX_SEED
 from server.sequences import ClientFinish, Delta, SequenceText
 from server.tokens import PlacedToken
-from server.worker import Job
 from steering.types import Request, ResolvedSteering, StepOutput
 
 
@@ -43,18 +43,18 @@ class Generation:
         self.steering = steering
         self._job = job
         self._metrics = metrics
-        self._labels = (plan.base.name, adapter_label(steering))
-        self._began = time.monotonic()
+        self._labels = (plan.base.name, job.adapter)
+        self._began = job.arrived
         self._last: dict[str, float] = {}
         self._index = {request_id: index for index, request_id in enumerate(job.request_ids)}
         self._texts = texts
         metrics.admitted(*self._labels, self.prompt_tokens)
 
     @classmethod
-    async def start(cls, plan: Plan, metrics: Metrics) -> Generation:
+    async def start(cls, plan: Plan, metrics: Metrics, place: Place | None = None) -> Generation:
         """Submits the plan's sequences and waits until the engine has taken them; raises `ApiError`."""
         texts = await plan.base.off_loop(lambda: _texts(plan))
-        job, steering = await plan.base.worker.submit(list(_requests(plan)))
+        job, steering = await plan.base.worker.submit(list(_requests(plan)), place)
         return cls(plan, texts, job, steering, metrics)
 
     @property
@@ -125,7 +125,7 @@ class Generation:
         return [replace(choice, index=index) for index, choice in enumerate(kept)]
 
     def _measure(self, output: StepOutput, tokens: int) -> None:
-        self._metrics.stepped(*self._labels, tokens, output.changed, output.kl)
+        self._metrics.gained(*self._labels, tokens, output.changed, output.kl)
         if tokens == 0:
             return
         now = time.monotonic()
@@ -138,6 +138,7 @@ class Generation:
 
 
 def _texts(plan: Plan) -> list[SequenceText]:
+    shown = {} if plan.tools is None else plan.tools.shown(plan.base.engine.base.vocabulary)
     return [
         SequenceText(
             plan.base.engine.base.vocabulary,
@@ -146,6 +147,7 @@ def _texts(plan: Plan) -> list[SequenceText]:
             include_stop=plan.include_stop,
             min_tokens=plan.sampling.min_tokens,
             echo=plan.echo,
+            shown=shown,
         )
         for prompt in plan.prompts
         for _ in range(plan.width)
@@ -158,10 +160,13 @@ def _requests(plan: Plan) -> Iterator[Request]:
         sampling = plan.sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=(sampling.seed + index % plan.width) % (MAX_SEED + 1))
-        yield Request(f"{name}-{index}", plan.prompts[index // plan.width].ids, sampling, plan.steering)
+        ids = plan.prompts[index // plan.width].ids
+        yield Request(f"{name}-{index}", ids, sampling, plan.steering, plan.constraint)
 
 
 def _raise_fault(output: StepOutput) -> None:
+    if output.finish_reason == "error" and output.param is not None:
+        raise bad_request(echo(output.error), output.param)
     if output.finish_reason == "error":
         raise ApiError(500, f"The engine failed on this request: {echo(output.error or 'no reason given')}")
     if output.finish_reason == "abort":

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from jinja2 import TemplateError
-
+from server.conversation import chat_template, encode_messages, encode_text
 from server.errors import bad_request, echo
-from server.protocol.chat import ChatRequest, Message
+from server.grammars import answer_rule
+from server.protocol.chat import ChatRequest
 from server.protocol.common import GenerationFields
 from server.protocol.completions import CompletionRequest
 from server.service import ServedBase, Service
+from server.tool_use import ToolUse, offered_tools, plan_tools
+from steering.constraint import Constraint
 from steering.types import SamplingParams, SteeringSpec
 
 DEFAULT_MAX_TOKENS = 16
@@ -41,34 +42,8 @@ class Plan:
     include_stop: bool = False
     echo: bool = False
     logprobs: bool = False
-
-
-def encode_messages(
-    base: ServedBase, messages: list[Message], *, add_generation_prompt: bool = True
-) -> list[int]:
-    """A conversation through the base's own chat template, as token ids; raises a 400."""
-    tokenizer: Any = base.engine.base.tokenizer
-    if not getattr(tokenizer, "chat_template", None):
-        raise bad_request(f"The base {base.name!r} has no chat template; use /v1/completions.", "model")
-    turns = [
-        {"role": "system" if message.role == "developer" else message.role, "content": message.content}
-        for message in messages
-    ]
-    try:
-        text = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    except (TemplateError, TypeError, ValueError) as error:
-        raise bad_request(f"The chat template refuses these messages: {echo(error)}", "messages") from None
-    # The template writes the special tokens itself.
-    return encode_text(base, text, special=False)
-
-
-def encode_text(base: ServedBase, text: str, *, special: bool = True) -> list[int]:
-    """Text as the base's token ids, with the special tokens that its tokenizer adds where `special`."""
-    tokenizer: Any = base.engine.base.tokenizer
-    # Not verbose: a text beyond the tokenizer's own limit is refused in our words, not logged in its.
-    return [int(token_id) for token_id in tokenizer.encode(text, add_special_tokens=special, verbose=False)]
+    constraint: Constraint | None = None
+    tools: ToolUse | None = None
 
 
 async def plan_completion(service: Service, body: CompletionRequest) -> Plan:
@@ -100,6 +75,9 @@ async def plan_completion(service: Service, body: CompletionRequest) -> Plan:
     # The best of several is told by their logprobs, whether or not the client wants to see them.
     logprobs = 0 if body.logprobs is None and width > n else body.logprobs
     sampling = _sampling(base, body, max_tokens, logprobs, (body.logprobs or 0) if scoring else None)
+    constraint = await _constraint(base, body, None)
+    if constraint is not None and max_tokens == 0:
+        raise bad_request("`response_format` needs `max_tokens` of at least 1.", "response_format")
     return Plan(
         base,
         prompts,
@@ -111,15 +89,59 @@ async def plan_completion(service: Service, body: CompletionRequest) -> Plan:
         include_stop=bool(body.include_stop_str_in_output),
         echo=echoes,
         logprobs=body.logprobs is not None,
+        constraint=constraint,
     )
 
 
 async def plan_chat(service: Service, body: ChatRequest) -> Plan:
     """Checks and tokenizes a chat request; raises `ApiError`."""
     base, steering = service.choose(body.model, body.steering)
+    _check_chat(body)
+    offered = offered_tools(body)
+    ids = await base.off_loop(lambda: encode_messages(base, body.messages, tools=offered))
+    tools = plan_tools(body, offered, chat_template(base))
+    given = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    max_tokens = max(1, base.engine.max_model_len - len(ids)) if given is None else given
+    field = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+    prompt = Prompt(tuple(ids))
+    _check_prompt(base, prompt, max_tokens, "messages", field)
+    sampling = _sampling(base, body, max_tokens, (body.top_logprobs or 0) if body.logprobs else None, None)
+    n = body.n or 1
+    return Plan(
+        base,
+        (prompt,),
+        n,
+        n,
+        sampling,
+        steering,
+        stops=tuple(body.stop or ()),
+        include_stop=bool(body.include_stop_str_in_output),
+        logprobs=bool(body.logprobs),
+        constraint=await _constraint(base, body, tools),
+        tools=tools,
+    )
+
+
+async def _constraint(base: ServedBase, body: GenerationFields, tools: ToolUse | None) -> Constraint | None:
+    """The grammar that the answer must follow: calls where they are demanded, the form where one is asked for."""
+    answer = answer_rule(body.response_format)
+    if tools is not None and tools.demanded:
+        if answer is not None:
+            raise bad_request("`response_format` and a demanded call cannot both be had.", "response_format")
+        return await base.grammars.compile(
+            f"start: calls\n{tools.rules(base.engine.base.vocabulary)}", "tools"
+        )
+    if answer is None:
+        return None
+    if tools is None:
+        return await base.grammars.compile(f"start: answer\n{answer}", "response_format")
+    # The model chooses: a call, or an answer of this form.
+    rules = f"start: answer | calls\n{answer}{tools.rules(base.engine.base.vocabulary)}"
+    return await base.grammars.compile(rules, "response_format")
+
+
+def _check_chat(body: ChatRequest) -> None:
     _check_fields(body)
-    if body.tools:
-        raise bad_request("`tools` is not supported yet.", "tools")
     if body.top_logprobs is not None and not body.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`.", "top_logprobs")
     if body.steering_details and not body.logprobs:
@@ -128,33 +150,9 @@ async def plan_chat(service: Service, body: ChatRequest) -> Plan:
         raise bad_request("`max_tokens` and `max_completion_tokens` are one setting; give one.", "max_tokens")
     if body.max_tokens == 0:
         raise bad_request("`max_tokens` must be at least 1.", "max_tokens")
-    prompt = Prompt(tuple(await base.off_loop(lambda: encode_messages(base, body.messages))))
-    given = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    room = max(1, base.engine.max_model_len - len(prompt.ids))
-    max_tokens = room if given is None else given
-    field = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
-    _check_prompt(base, prompt, max_tokens, "messages", field)
-    logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    n = body.n or 1
-    return Plan(
-        base,
-        (prompt,),
-        n,
-        n,
-        _sampling(base, body, max_tokens, logprobs, None),
-        steering,
-        stops=tuple(body.stop or ()),
-        include_stop=bool(body.include_stop_str_in_output),
-        logprobs=bool(body.logprobs),
-    )
 
 
 def _check_fields(body: GenerationFields) -> None:
-    if body.response_format is not None and body.response_format.type != "text":
-        raise bad_request(
-            f"`response_format` of type {body.response_format.type!r} is not supported yet; only 'text' is.",
-            "response_format",
-        )
     if body.stream_options is not None and not body.stream:
         raise bad_request("`stream_options` needs `stream`.", "stream_options")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -33,6 +33,7 @@ class SequenceText:
     """Detokenizes one sequence and stops it at a stop string.
 
     A token's logprob entry waits until its text is passed on: an entry would tell what the text still holds back.
+    `shown` are special tokens that are text all the same, as what begins a call of a function is.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SequenceText:
         include_stop: bool = False,
         min_tokens: int = 0,
         echo: bool = False,
+        shown: Mapping[int, str] | None = None,
     ) -> None:
         self._stream = TextStream(vocabulary)
         self._prompt = prompt
@@ -53,6 +55,7 @@ class SequenceText:
         self._prompt_text = "".join(pieces) if prompt.text is None else prompt.text
         self._matcher = StopMatcher(stops, include=include_stop)
         self._min_tokens = min_tokens
+        self._shown = shown or {}
         self._waiting: deque[tuple[PlacedToken, int]] = deque()
         # Characters of the reply's text: those read from tokens so far, and those passed on.
         self._read = self._passed = len(self._prompt_text) if echo else 0
@@ -76,7 +79,7 @@ class SequenceText:
             if self._matcher.matched is not None:
                 break
             self.generated += 1
-            piece = self._stream.push((token_id,))
+            piece = self._stream.push((token_id,)) + self._shown.get(token_id, "")
             logprob = output.logprobs[position] if output.logprobs else None
             self._waiting.append((PlacedToken(token_id, self._read, logprob), self._read + len(piece)))
             self._read += len(piece)

@@ -8,9 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from starlette.types import Scope
+
+from server.adapters import AdapterChanges
 from server.config import Config
 from server.engine_port import EnginePort
 from server.errors import ApiError, bad_request, echo, unavailable
+from server.grammars import GrammarCompiler
+from server.jobs import JobLimits
 from server.metrics import Metrics
 from server.protocol.common import SteeringChoice
 from server.worker import EngineWorker
@@ -20,23 +25,34 @@ Result = TypeVar("Result")
 
 
 class ServedBase:
-    """One base: its engine, the thread that runs it and the thread that tokenizes for it."""
+    """One base: its engine, the thread that runs it and those that tokenize and compile grammars for it."""
 
-    def __init__(self, name: str, engine: EnginePort, *, capacity: int) -> None:
-        self.name = name
-        self.engine = engine
-        self.worker = EngineWorker(name, engine, capacity=capacity)
+    def __init__(self, worker: EngineWorker, *, max_prompt_bytes: int) -> None:
+        self._max_prompt_bytes = max_prompt_bytes
+        self.name = worker.name
+        self.engine = worker.engine
+        self.worker = worker
         # One thread: a fast tokenizer must not be used by two at once, and the event loop must not wait for it.
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"tokenize-{name}")
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"tokenize-{worker.name}")
+        self.grammars = GrammarCompiler(worker.name, worker.engine.base)
+
+    def check_size(self, text: str) -> None:
+        """Raises a 413 for a text that is too long to be tokenized at all."""
+        # Most texts need not be encoded to know it: a character is one to four bytes.
+        if 4 * len(text) > self._max_prompt_bytes < len(text.encode()):
+            raise ApiError(
+                413, f"A prompt's text is longer than the limit of {self._max_prompt_bytes} bytes."
+            )
 
     async def off_loop(self, function: Callable[[], Result]) -> Result:
         """Runs `function`, which uses the tokenizer, off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, function)
 
     async def close(self) -> None:
-        """Ends both threads."""
+        """Ends its threads."""
         await self.worker.stop()
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        self.grammars.close()
 
 
 class Service:
@@ -46,10 +62,23 @@ class Service:
         if not engines:
             raise ValueError("a server needs at least one base")
         self.config = config
-        capacity = config.max_num_seqs + config.max_queue
-        self.bases = {name: ServedBase(name, engine, capacity=capacity) for name, engine in engines.items()}
-        self.metrics = Metrics(lambda: {name: base.worker.stats for name, base in self.bases.items()})
+        self.workers: dict[str, EngineWorker] = {}
+        self.metrics = Metrics(self.workers)
+        for name, engine in engines.items():
+            self.workers[name] = EngineWorker(
+                name,
+                engine,
+                capacity=config.max_num_seqs + config.max_queue,
+                limits=JobLimits(config.request_timeout, config.max_backlog),
+                observer=self.metrics,
+            )
+        self.bases = {
+            name: ServedBase(worker, max_prompt_bytes=int(config.max_prompt_bytes))
+            for name, worker in self.workers.items()
+        }
+        self.adapters = AdapterChanges(config, self.workers)
         self.created = int(time.time())
+        self.drop_connection: Callable[[Scope], None] = lambda scope: None
         self.draining = False
         self.started = False
 
@@ -63,9 +92,15 @@ class Service:
         """Refuses new generations from now on; those that run go on."""
         self.draining = True
 
+    def end_running(self) -> None:
+        """Ends what still runs with a 503."""
+        for worker in self.workers.values():
+            worker.end_all("The server is shutting down.")
+
     async def close(self) -> None:
         """Stops everything."""
         self.drain()
+        self.adapters.close()
         for base in self.bases.values():
             await base.close()
 
@@ -82,11 +117,12 @@ class Service:
             raise unavailable("The server is still starting.")
 
     def base(self, name: str | None) -> ServedBase:
-        """The base of this name, or the first where none is named; raises a 404."""
+        """The base that a model's name begins with, or the first where none is named; raises a 404."""
         if name is None:
             return next(iter(self.bases.values()))
-        base = self.bases.get(name.partition(":")[0])
-        if base is None:
+        base_name, colon, adapter = name.partition(":")
+        base = self.bases.get(base_name)
+        if base is None or (colon and adapter not in base.engine.adapters()):
             raise ApiError(404, f"The model {echo(repr(name))} is not served here.", param="model")
         return base
 
@@ -95,16 +131,14 @@ class Service:
     ) -> tuple[ServedBase, tuple[SteeringSpec, ...]]:
         """The base and the adapters that a request names; raises a 404 or 400 that names the field."""
         base = self.base(model)
-        adapters = base.engine.adapters()
         _, colon, adapter = model.partition(":")
-        if colon and adapter not in adapters:
-            raise ApiError(404, f"The model {echo(repr(model))} is not served here.", param="model")
         if colon and steering:
             raise bad_request(
                 "An adapter is named in `model` and in `steering`; one place must do.", "steering"
             )
         if colon:
             return base, (SteeringSpec(adapter),)
+        adapters = base.engine.adapters()
         chosen = tuple(
             SteeringSpec(item.adapter, alpha=item.alpha, top_k=item.top_k, bridge=item.bridge)
             for item in steering or ()

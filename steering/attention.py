@@ -33,26 +33,36 @@ class RowGroup:
     positions: Tensor
     real: Tensor | None
     block_tables: Tensor
-    masks: dict[int | None, Tensor] = field(default_factory=dict)
+    masks: dict[tuple[int | None, int, torch.dtype], Tensor] = field(default_factory=dict)
 
-    def mask(self, length: int, window: int | None) -> Tensor:
-        """bool `[rows, width, length]`: which of a row's positions each query sees. Made once a step and window."""
-        if window not in self.masks:
+    def mask(self, length: int, window: int | None, shared: int, dtype: torch.dtype) -> Tensor:
+        """`[rows, 1, shared * width, length]`, 0 where a query sees a position of its row and -inf where not.
+
+        `shared`: how many query heads share a key head, and so stand as further queries. Made once a step and window.
+        """
+        made = self.masks.get((window, shared, dtype))
+        if made is None:
             keys = torch.arange(length, device=self.positions.device)
             seen = keys <= self.positions[..., None]
             if window is not None:
                 seen &= keys > self.positions[..., None] - window
-            self.masks[window] = seen
-        return self.masks[window]
+            made = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+            made = made[:, None].repeat(1, 1, shared, 1)
+            self.masks[window, shared, dtype] = made
+        return made
 
 
 @dataclass(slots=True)
 class AttentionPlan:
-    """What one forward pass's attention needs: the pool, each token's slot in it, and the rows in groups."""
+    """What one forward pass's attention needs: the pool, each token's slot in it, and the rows in groups.
+
+    `is_uniform`: there is one group, and its queries are the packed tokens as they stand.
+    """
 
     cache: KVCache
     slots: Tensor
     groups: list[RowGroup]
+    is_uniform: bool
 
 
 def paged_attention(
@@ -76,19 +86,42 @@ def paged_attention(
     """
     if trimtab_plan is None:
         raise RuntimeError("the model does not hand keyword arguments on to its attention function")
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    plan = trimtab_plan
-    keys, values = plan.cache.write(layer, plan.slots, key[0].transpose(0, 1), value[0].transpose(0, 1))
-    packed = query[0].transpose(0, 1)
+    packed = (part[0].transpose(0, 1) for part in (query, key, value))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    output = packed.new_empty(packed.shape[0], packed.shape[1], values.shape[-1])
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    return attend(trimtab_plan, layer, *packed, scale, sliding_window, softcap, s_aux)[None], None
+
+
+def attend(
+    plan: AttentionPlan,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Store the new keys and values, and attend from every new token to its row's past and itself.
+
+    query `[tokens, heads, head_dim]`, key and value `[tokens, kv_heads, head_dim]` -> `[tokens, heads, value_dim]`.
+    """
+    keys, values = plan.cache.write(layer, plan.slots, key, value)
+    if plan.is_uniform:
+        group = plan.groups[0]
+        rows, width = group.positions.shape
+        given = query.reshape(rows, width, *query.shape[1:])
+        return _attend(given, keys, values, group, scale, sliding_window, softcap, sinks).flatten(0, 1)
+    output = query.new_empty(*query.shape[:2], values.shape[-1])
     for group in plan.groups:
-        attended = _attend(packed[group.queries], keys, values, group, scale, sliding_window, softcap, s_aux)
+        given = query[group.queries]
+        attended = _attend(given, keys, values, group, scale, sliding_window, softcap, sinks)
         if group.real is None:
             output[group.queries.flatten()] = attended.flatten(0, 1)
         else:
             output[group.queries[group.real]] = attended[group.real]
-    return output[None], None
+    return output
 
 
 def _attend(
@@ -105,21 +138,21 @@ def _attend(
     rows, width, heads, head_dim = query.shape
     kv_heads = keys.shape[2]
     shared = heads // kv_heads
-    past_keys = keys[group.block_tables].flatten(1, 2).transpose(1, 2)
-    past_values = values[group.block_tables].flatten(1, 2).transpose(1, 2)
+    pages = group.block_tables.flatten()
+    past_keys = keys.index_select(0, pages).view(rows, -1, kv_heads, head_dim).transpose(1, 2)
+    past_values = values.index_select(0, pages).view(rows, -1, kv_heads, values.shape[-1]).transpose(1, 2)
     # The query heads that share a key head become extra query positions: no copy of the keys is made for them.
     folded = query.view(rows, width, kv_heads, shared, head_dim).permute(0, 2, 3, 1, 4)
     folded = folded.reshape(rows, kv_heads, shared * width, head_dim)
-    mask = group.mask(past_keys.shape[2], window)[:, None]
-    if shared > 1:
-        mask = mask.repeat(1, 1, shared, 1) if width > 1 else mask.expand(-1, -1, shared, -1)
+    folded = folded.to(keys.dtype)
+    mask = group.mask(past_keys.shape[2], window, shared, folded.dtype)
     if softcap is None and sinks is None:
         out = functional.scaled_dot_product_attention(
             folded, past_keys, past_values, attn_mask=mask, scale=scale
         )
     else:
         out = _explicit_attention(folded, past_keys, past_values, mask, scale, softcap, sinks, width)
-    out = out.view(rows, kv_heads, shared, width, -1).permute(0, 3, 1, 2, 4)
+    out = out.to(query.dtype).view(rows, kv_heads, shared, width, -1).permute(0, 3, 1, 2, 4)
     return out.reshape(rows, width, heads, -1)
 
 
@@ -137,7 +170,7 @@ def _explicit_attention(
     scores = (query @ keys.transpose(-1, -2)) * scale
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).float()
+    scores = (scores + mask).float()
     if sinks is not None:
         sink = sinks.float().view(1, keys.shape[1], -1).repeat_interleave(width, dim=2)
         scores = torch.cat([scores, sink.expand(scores.shape[0], -1, -1)[..., None]], dim=-1)

@@ -15,39 +15,54 @@ from mapping_cache import VocabularyMap
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MapTensors:
-    """A vocabulary map on the device.
+    """A vocabulary map on the device: the base tokens that are matched, and nothing of those that are not.
 
-    `ids`: int64 `[V_base]`, 0 where unmatched; `matched`: float32 `[V_base]`, 0 or 1.
+    `columns`: int64 `[M]`, the matched base tokens, ascending; `counterparts`: int64 `[M]`, their steering tokens.
+    Only a part of a large vocabulary is matched, and a step's work is on that part alone.
     """
 
-    ids: Tensor
-    matched: Tensor
+    columns: Tensor
+    counterparts: Tensor
     is_identity: bool
 
     @classmethod
     def of(cls, vocabulary_map: VocabularyMap, device: torch.device) -> MapTensors:
         """Copy a map to `device`."""
         ids = torch.from_numpy(vocabulary_map.ids.astype("int64")).to(device)
-        return cls(ids.clamp(min=0), (ids >= 0).float(), vocabulary_map.is_identity)
+        columns = (ids >= 0).nonzero().squeeze(1)
+        return cls(columns, ids[columns], vocabulary_map.is_identity)
 
 
-def carry(scores: Tensor, tensors: MapTensors) -> Tensor:
-    """`[rows, V_steering]` -> `[rows, V_base]`: each matched token its counterpart's score, the others 0."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Bridged:
+    """A shift over the base's vocabulary that is 0 outside `columns`.
+
+    `values`: float32 `[rows, M]`; `columns`: int64 `[M]`, or None where `values` has every base token.
+    `corrections`: (row, token, value), each `[corrections]`, no pair twice, added to what the values give.
+    """
+
+    values: Tensor
+    columns: Tensor | None = None
+    corrections: tuple[Tensor, Tensor, Tensor] | None = None
+
+
+def carry(scores: Tensor, tensors: MapTensors) -> Bridged:
+    """`[rows, V_steering]` -> each matched base token its counterpart's score, the others 0."""
     if tensors.is_identity:
-        return scores
-    return scores.index_select(1, tensors.ids) * tensors.matched
+        return Bridged(scores)
+    return Bridged(scores.index_select(1, tensors.counterparts), tensors.columns)
 
 
-def map_shift(shift: Tensor, tensors: MapTensors, base_logprobs: Tensor, *, neutral: bool) -> Tensor:
-    """The bridged shift `[rows, V_base]` of `shift` `[rows, V_steering]`, float32.
+def map_shift(shift: Tensor, tensors: MapTensors, base: Tensor, *, neutral: bool) -> Bridged:
+    """The bridged shift of `shift` float32 `[rows, V_steering]`, beside the base's scores `[rows, V_base]`.
 
     A shift has an arbitrary offset. It cancels where every token is matched and does not where some are not, so with
     `neutral` the matched scores are centred on their mean under the base: an unmatched token then keeps exactly the
     share that the base gives it. The mean is over the *matched* probability, so that any offset cancels exactly.
     """
-    carried = carry(shift, tensors)
-    if tensors.is_identity or not neutral:
-        return carried
-    weights = base_logprobs.exp() * tensors.matched
-    mean = (weights * carried).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True).clamp(min=1e-30)
-    return (carried - mean) * tensors.matched
+    bridged = carry(shift, tensors)
+    if bridged.columns is None or not neutral or not len(bridged.columns):
+        return bridged
+    weights = base.index_select(1, bridged.columns).softmax(-1)
+    mean = torch.linalg.vecdot(weights, bridged.values)
+    return Bridged(bridged.values - mean[:, None], bridged.columns)

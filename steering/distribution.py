@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering.fusion import fuse
+from steering.fusion import add_shift
 from steering.sequence import Sequence
-from steering.shift import scaled_shift
+from steering.shift import bridged_shift
 from steering.steerer import Steerer, SteeringRow
+from steering.step_report import StepReport
+from steering.types import BridgeName
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +25,20 @@ class Position:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distributions:
-    """Log probabilities of the base and steered, and the shift between them, each float32 `[positions, V_base]`."""
+    """Scores of the base and steered, each float32 `[positions, V_base]`: log probabilities up to a row's constant.
+
+    `steered - base` is the shift. Both are one tensor where nothing is steered.
+    """
 
     base: Tensor
     steered: Tensor
-    shift: Tensor | None
 
     def select(self, rows: list[int]) -> Distributions:
-        """The same for some of the positions."""
+        """The same for some of the positions, in ascending order."""
         if len(rows) == self.base.shape[0]:
             return self
-        return Distributions(
-            self.base[rows], self.steered[rows], None if self.shift is None else self.shift[rows]
-        )
+        base = self.base[rows]
+        return Distributions(base, base if self.steered is self.base else self.steered[rows])
 
 
 class StepModels:
@@ -44,15 +47,15 @@ class StepModels:
     def __init__(self, positions: list[Position]) -> None:
         self._positions = positions
 
-    def fuse(self, base_logits: Tensor) -> Distributions:
-        """base_logits float32 `[positions, V_base]` -> the distributions there (DESIGN: fusion)."""
-        base = base_logits.log_softmax(-1)
-        if not any(position.sequence.rows for position in self._positions):
-            return Distributions(base, base, None)
-        shift = torch.zeros_like(base)
-        for wave in self._waves():
-            self._run_wave(wave, base, shift)
-        return Distributions(base, fuse(base, shift), shift)
+    def fuse(self, base: Tensor, report: StepReport) -> Distributions:
+        """The base's logits float32 `[positions, V_base]` -> the distributions there (DESIGN: fusion)."""
+        waves = self._waves()
+        if not waves:
+            return Distributions(base, base)
+        steered = base.clone()
+        for wave in waves:
+            self._run_wave(wave, base, steered, report)
+        return Distributions(base, steered)
 
     def _waves(self) -> list[list[int]]:
         """Positions in groups that can run together: a history can stand at only one length at a time.
@@ -75,19 +78,42 @@ class StepModels:
             waves[wave].append(index)
         return waves
 
-    def _run_wave(self, wave: list[int], base: Tensor, shift: Tensor) -> None:
-        """Advance the histories of a wave's positions and add their shifts."""
-        jobs: dict[Steerer, list[tuple[SteeringRow, list[int]]]] = {}
+    def _run_wave(self, wave: list[int], base: Tensor, steered: Tensor, report: StepReport) -> None:
+        """Advance the histories of a wave's positions and add their shifts to `steered`."""
         indices: dict[int, list[int]] = {}
         for index in wave:
             indices.setdefault(id(self._positions[index].sequence), []).append(index)
+        jobs: dict[tuple[Steerer, BridgeName], list[tuple[SteeringRow, list[int]]]] = {}
         for theirs in indices.values():
             position = self._positions[theirs[-1]]
             for row in position.sequence.rows:
-                row.advance(position.sequence.tokens[: position.length])
-                jobs.setdefault(row.steerer, []).append((row, theirs))
-        for steerer, rows in jobs.items():
-            where = torch.tensor([i for _, theirs in rows for i in theirs], device=base.device)
-            wanted = [len(theirs) for _, theirs in rows]
-            bridged = scaled_shift(steerer, [row for row, _ in rows], wanted, base[where])
-            shift.index_add_(0, where, bridged)
+                row.advance(position.sequence.tokens, position.length)
+                jobs.setdefault((row.steerer, row.bridge), []).append((row, theirs))
+        for (steerer, bridge), members in jobs.items():
+            self._steer(steerer, bridge, members, base, steered, report)
+
+    def _steer(
+        self,
+        steerer: Steerer,
+        bridge: BridgeName,
+        members: list[tuple[SteeringRow, list[int]]],
+        base: Tensor,
+        steered: Tensor,
+        report: StepReport,
+    ) -> None:
+        """Add one adapter's shift at the positions of the rows that reach the base by one bridge."""
+        rows = [row for row, _ in members]
+        wanted = [len(theirs) for _, theirs in members]
+        specs = [row.spec for row, theirs in members for _ in theirs]
+        alphas = torch.tensor([spec.alpha for spec in specs], device=base.device)
+        indices = [i for _, theirs in members for i in theirs]
+        # Most often a batch has one adapter, and no row need be copied out and back.
+        everyone = indices == list(range(base.shape[0]))
+        where = torch.tensor(indices, device=base.device)
+        theirs, part = (base, steered) if everyone else (base[where], steered[where])
+        shift = bridged_shift(steerer, bridge, rows, wanted, theirs, alphas)
+        report.lap("steering")
+        add_shift(part, theirs, shift, alphas, [spec.top_k for spec in specs])
+        if not everyone:
+            steered[where] = part
+        report.lap("fuse_sample")

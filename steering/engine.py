@@ -7,17 +7,18 @@ The engine does not know text (but for what histories need), HTTP, or stop strin
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
 from mapping_cache import VocabularyMap, load_or_build
-from steering.adapters import Adapter
+from steering.adapters import Adapter, AdapterRegistry
 from steering.admission import check_request
+from steering.constraint import constrain
 from steering.distribution import Distributions, Position, StepModels
 from steering.engine_config import EngineConfig, make_pool
+from steering.host_memory import keep_freed_memory
 from steering.loaded_model import LoadedModel
 from steering.outputs import OutputBuilder
 from steering.runner import RowInput
@@ -25,6 +26,7 @@ from steering.sampler import SamplingRow, sample
 from steering.scheduler import Chunk, Scheduler
 from steering.sequence import Sequence
 from steering.steerer import Steerer, SteeringRow
+from steering.step_report import StepReport
 from steering.types import (
     EngineStats,
     InvalidRequestError,
@@ -35,11 +37,16 @@ from steering.types import (
 
 __all__ = ["Engine", "EngineConfig"]
 
+# Less than this moves no score that float32 tells apart, and what is divided by it overflows.
+_LEAST_ALPHA = 1e-12
+
 
 class Engine:
     """Continuous batching over one base, every sequence steered by its own adapters or none."""
 
     def __init__(self, base: LoadedModel, config: EngineConfig | None = None) -> None:
+        if base.device.type == "cpu":
+            keep_freed_memory()
         self.base = base
         self.config = config or EngineConfig()
         self.max_model_len = min(base.max_model_len, self.config.max_model_len or base.max_model_len)
@@ -51,37 +58,50 @@ class Engine:
             max(self.config.max_step_tokens, self.config.max_num_seqs),
         )
         self._sequences: dict[str, Sequence] = {}
-        self._steerers: dict[str, Steerer] = {}
-        self._lock = threading.Lock()
+        self._registry: AdapterRegistry[Steerer] = AdapterRegistry()
         self._reencoded = 0
         self._instant: list[StepOutput] = []
+        self.last_step = StepReport()
 
     # Adapters
 
     def attach(self, adapter: Adapter, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Make an adapter usable by its name; an older version of that name serves the requests that have it.
 
+        Takes what `prepare` takes. Any thread.
+        """
+        self.install(self.prepare(adapter, progress=progress))
+
+    def prepare(self, adapter: Adapter, *, progress: Callable[[int, int], None] | None = None) -> Steerer:
+        """An adapter made ready for this base, which no request can name yet.
+
         Builds the vocabulary map or reads it from the cache, which may take seconds. Any thread.
         """
         vocabulary_map = load_or_build(self.base.vocabulary, adapter.models[0].vocabulary, progress=progress)
-        steerer = Steerer(adapter, self.base, vocabulary_map, self.config.page_size)
-        with self._lock:
-            self._steerers[adapter.name] = steerer
+        return Steerer(adapter, self.base, vocabulary_map, self.config.page_size)
 
-    def detach(self, name: str) -> None:
-        """Forget an adapter; requests that have it keep it to their end. Raises KeyError for an unknown name."""
-        with self._lock:
-            del self._steerers[name]
+    def install(self, steerer: Steerer) -> None:
+        """Let requests name what `prepare` made; takes no time. Any thread."""
+        self._registry.put(steerer)
+
+    def detach(self, name: str, *, when_unread: Callable[[], None] | None = None) -> None:
+        """Forget an adapter; requests that have it keep it to their end. Raises KeyError for an unknown name.
+
+        `when_unread` is called when the last of them has ended, which may be at once.
+        """
+        self._registry.remove(name, when_unread)
 
     def adapters(self) -> dict[str, Adapter]:
         """The adapters that new requests can name."""
-        with self._lock:
-            return {name: steerer.adapter for name, steerer in self._steerers.items()}
+        return {name: steerer.adapter for name, steerer in self._registry.current().items()}
+
+    def adapter_readers(self) -> list[tuple[Adapter, int]]:
+        """Every version in memory and how many unfinished requests it steers: the current ones, then older ones."""
+        return [(steerer.adapter, readers) for steerer, readers in self._registry.all()]
 
     def vocabulary_map(self, name: str) -> VocabularyMap:
         """The map that carries an adapter's shift to this base. Raises KeyError for an unknown name."""
-        with self._lock:
-            return self._steerers[name].vocabulary_map
+        return self._registry.current()[name].vocabulary_map
 
     def resolve(self, request: Request) -> tuple[ResolvedSteering, ...]:
         """What would steer this request now. Raises InvalidRequestError for an unknown adapter."""
@@ -98,8 +118,9 @@ class Engine:
         if request.sampling.seed is None:
             request = replace(request, sampling=replace(request.sampling, seed=random.getrandbits(63)))
         # alpha 0 is the base exactly, so its models need not run.
-        rows = [SteeringRow(steerer, spec) for steerer, spec in resolved if spec.alpha != 0]
+        rows = [SteeringRow(steerer, spec) for steerer, spec in resolved if abs(spec.alpha) > _LEAST_ALPHA]
         sequence = Sequence(request, tuple(spec for _, spec in resolved), rows)
+        self._registry.pin(row.steerer for row in rows)
         self._sequences[request.request_id] = sequence
         self._scheduler.add(sequence)
 
@@ -108,7 +129,7 @@ class Engine:
         sequence = self._sequences.pop(request_id, None)
         if sequence is None:
             return False
-        self._scheduler.finish(sequence)
+        self._release(sequence)
         self._instant.append(StepOutput(request_id, finish_reason="abort"))
         return True
 
@@ -121,14 +142,18 @@ class Engine:
     def step(self) -> list[StepOutput]:
         """One pass over all running sequences; returns what each of them gained."""
         outputs, self._instant = self._instant, []
+        report = self.last_step = StepReport()
         chunks = self._scheduler.schedule()
         if not chunks:
             return outputs
-        positions, distributions = self._distributions(chunks)
+        report.started = tuple(chunk.sequence.start() for chunk in chunks if not chunk.sequence.started)
+        positions, distributions = self._distributions(chunks, report)
         self._score_prompts(positions, distributions)
         for chunk in chunks:
             self._scheduler.commit(chunk)
-        outputs.extend(self._next_tokens(positions, distributions))
+        report.lap("host")
+        outputs.extend(self._next_tokens(positions, distributions, report))
+        report.lap("host")
         return outputs
 
     def stats(self) -> EngineStats:
@@ -147,10 +172,7 @@ class Engine:
     def check_integrity(self) -> None:
         """Raises RuntimeError when a pool has lost or doubled a page, or holds one that nobody owns."""
         self._allocator.check_integrity()
-        with self._lock:
-            steerers = set(self._steerers.values())
-        steerers |= {row.steerer for sequence in self._sequences.values() for row in sequence.rows}
-        for steerer in steerers:
+        for steerer, _ in self._registry.all():
             for number, runner in enumerate(steerer.runners):
                 runner.cache.allocator.check_integrity()
                 held = sum(
@@ -167,8 +189,7 @@ class Engine:
     # One step's parts
 
     def _resolve(self, request: Request) -> list[tuple[Steerer, ResolvedSteering]]:
-        with self._lock:
-            steerers: Mapping[str, Steerer] = dict(self._steerers)
+        steerers = self._registry.current()
         resolved = []
         for spec in request.steering:
             steerer = steerers.get(spec.adapter)
@@ -192,7 +213,9 @@ class Engine:
             )
         return resolved
 
-    def _distributions(self, chunks: list[Chunk]) -> tuple[list[Position], Distributions]:
+    def _distributions(
+        self, chunks: list[Chunk], report: StepReport
+    ) -> tuple[list[Position], Distributions]:
         """Run the base over the chunks, then the steering models, and fuse at every position that matters."""
         inputs: list[RowInput] = []
         positions: list[Position] = []
@@ -202,12 +225,14 @@ class Engine:
             tokens = sequence.tokens[chunk.start : end]
             inputs.append(RowInput(tokens, chunk.start, sequence.pages, chunk.count - wanted))
             positions.extend(Position(sequence, length) for length in range(end - wanted + 1, end + 1))
+        report.lap("host")
         base_logits = self._runner.forward(inputs)
-        return positions, StepModels(positions).fuse(base_logits)
+        report.lap("base")
+        return positions, StepModels(positions).fuse(base_logits, report)
 
     def _score_prompts(self, positions: list[Position], distributions: Distributions) -> None:
         """Collect the log probabilities of prompt tokens where a request asked for them."""
-        builder = OutputBuilder(distributions)
+        builder = OutputBuilder(distributions, [])
         for row, position in enumerate(positions):
             sequence = position.sequence
             if not sequence.scores_prompt:
@@ -219,25 +244,32 @@ class Engine:
                 count = sequence.request.sampling.prompt_logprobs or 0
                 sequence.prompt_logprobs.append(builder.token_logprob(row, token, count))
 
-    def _next_tokens(self, positions: list[Position], distributions: Distributions) -> list[StepOutput]:
+    def _next_tokens(
+        self, positions: list[Position], distributions: Distributions, report: StepReport
+    ) -> list[StepOutput]:
         """Sample at every sequence's end and say what came of it."""
         last = [i for i, p in enumerate(positions) if p.length == len(p.sequence.tokens)]
         if not last:
             return []
         ends = distributions.select(last)
         sequences = [positions[i].sequence for i in last]
+        forbidden = [self._forbidden(s) for s in sequences]
         rows = [
             SamplingRow(
                 params=s.request.sampling,
                 prompt=s.request.prompt_ids,
                 generated=s.generated if s.request.sampling.penalises else (),
                 uniform=s.generator.random(),
-                forbidden=self._forbidden(s),
+                # A grammar's mask leaves them out by itself, but for where nothing else is possible.
+                forbidden=() if s.constraint else banned,
             )
-            for s in sequences
+            for s, banned in zip(sequences, forbidden, strict=True)
         ]
-        tokens = sample(ends.steered, rows).tolist()
-        builder = OutputBuilder(ends)
+        report.lap("host")
+        scores = constrain(ends.steered, [s.constraint for s in sequences], forbidden)
+        tokens = sample(scores, rows).tolist()
+        report.lap("fuse_sample")
+        builder = OutputBuilder(ends, [row for row, s in enumerate(sequences) if s.rows])
         return [
             self._commit(builder, row, sequence, token)
             for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True))
@@ -270,9 +302,19 @@ class Engine:
             return StepOutput(
                 sequence.request.request_id, prompt_logprobs=prompt_logprobs, finish_reason="length"
             )
+        grammar = sequence.constraint
+        if grammar is not None and grammar.error is not None:
+            self._finish(sequence)
+            return StepOutput(
+                sequence.request.request_id,
+                finish_reason="error",
+                error=f"response_format: {grammar.error}",
+                param="response_format",
+            )
         sequence.tokens.append(token)
         output = builder.output(row, sequence, token, prompt_logprobs)
-        if token in self._end_tokens(sequence):
+        complete = grammar is not None and grammar.follow(sequence.generated)
+        if complete or token in self._end_tokens(sequence):
             output = replace(output, finish_reason="stop")
         elif sequence.generated_count >= sampling.max_tokens or len(sequence.tokens) >= self.max_model_len:
             output = replace(output, finish_reason="length")
@@ -281,6 +323,10 @@ class Engine:
         return output
 
     def _finish(self, sequence: Sequence) -> None:
-        self._reencoded += sum(row.history.reencoded for row in sequence.rows)
         del self._sequences[sequence.request.request_id]
+        self._release(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        self._reencoded += sum(row.history.reencoded for row in sequence.rows)
         self._scheduler.finish(sequence)
+        self._registry.unpin(row.steerer for row in sequence.rows)

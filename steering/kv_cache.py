@@ -9,6 +9,9 @@ from torch import Tensor
 
 from steering.pages import PageAllocator
 
+# Numbers of reduced precision in one of a CPU's vector registers.
+_VECTOR = 32
+
 
 class KVCache:
     """Keys and values per layer, `[pages, page_size, kv_heads, head_dim]`, made when a layer first writes.
@@ -33,7 +36,7 @@ class KVCache:
             pools = (self._enlarge(pools and pools[0], keys), self._enlarge(pools and pools[1], values))
             self._layers[layer] = pools
         for pool, new in zip(pools, (keys, values), strict=True):
-            pool.view(-1, *pool.shape[2:]).index_copy_(0, slots, new)
+            pool.view(-1, *pool.shape[2:]).index_copy_(0, slots, new.to(pool.dtype))
         return pools
 
     def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
@@ -51,9 +54,17 @@ class KVCache:
     def _enlarge(self, pool: Tensor | None, like: Tensor) -> Tensor:
         # Zeros, not empty: a masked position still takes part in a product, and 0 * NaN is NaN.
         shape = (self.allocator.num_pages, self.allocator.page_size, *like.shape[1:])
-        larger = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        larger = torch.zeros(shape, dtype=_stored(like), device=like.device)
         if pool is not None:
             if pool.shape[0] >= shape[0]:
                 return pool
             larger[: pool.shape[0]] = pool
         return larger
+
+
+def _stored(like: Tensor) -> torch.dtype:
+    """What keys or values are kept as: float32 where the CPU's attention kernel is slow at reduced precision.
+
+    It is four times slower there for heads that do not fill its vectors, and a model with such heads is a tiny one.
+    """
+    return torch.float32 if like.device.type == "cpu" and like.shape[-1] % _VECTOR else like.dtype

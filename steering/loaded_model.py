@@ -8,17 +8,20 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from mapping_cache import CanonicalVocabulary
+from steering.forward import Forward
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
     """A frozen causal LM with its tokenizer.
 
-    `vocab_size` is the width of its logits, which may exceed the tokenizer's.
+    `vocab_size` is the width of its logits, which may exceed the tokenizer's. `forward` is the model's pass over paged
+    attention.
     """
 
     path: str
     model: torch.nn.Module
+    forward: Forward
     tokenizer: PreTrainedTokenizerBase
     vocabulary: CanonicalVocabulary
     vocab_size: int

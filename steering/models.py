@@ -10,9 +10,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mapping_cache import CanonicalVocabulary, UnsupportedTokenizerError, canonical_vocabulary
+from steering.forward import TransformersForward
 from steering.loaded_model import LoadedModel
 from steering.probe import adopt_paged_attention
-from steering.tokenizer_files import read_tokenizer
+from steering.tokenizer_files import no_surprises, read_tokenizer
 from steering.types import ModelLoadError
 
 __all__ = ["LoadedModel", "choose_device", "load_model"]
@@ -45,7 +46,11 @@ def load_model(
     name = str(path)
     tell = progress or (lambda stage: None)
     tell("reading the tokenizer")
-    config = _attempt(name, "configuration", lambda: AutoConfig.from_pretrained(name))
+    config = _attempt(name, "configuration", lambda: AutoConfig.from_pretrained(name, **no_surprises(name)))
+    if "/" in str(config._attn_implementation or ""):
+        raise ModelLoadError(
+            f"{name}: its configuration names an attention kernel, which is code to be fetched"
+        )
     tokenizer = _attempt(name, "tokenizer", lambda: read_tokenizer(name))
     tell("reading the weights")
     model = _attempt(name, "weights", lambda: _read_weights(name, dtype))
@@ -63,6 +68,7 @@ def load_model(
     loaded = LoadedModel(
         path=name,
         model=model,
+        forward=TransformersForward(model),
         tokenizer=tokenizer,
         vocabulary=vocabulary,
         vocab_size=vocab_size,
@@ -72,8 +78,7 @@ def load_model(
         dtype=next(model.parameters()).dtype,
     )
     tell("checking the attention")
-    adopt_paged_attention(loaded)
-    return loaded
+    return adopt_paged_attention(loaded)
 
 
 def _attempt(name: str, what: str, read: Callable[[], Any]) -> Any:
@@ -86,7 +91,7 @@ def _attempt(name: str, what: str, read: Callable[[], Any]) -> Any:
 
 def _read_weights(name: str, dtype: str) -> Any:
     model, report = AutoModelForCausalLM.from_pretrained(
-        name, dtype=dtype, use_safetensors=True, output_loading_info=True
+        name, dtype=dtype, use_safetensors=True, output_loading_info=True, **no_surprises(name)
     )
     missing = sorted(report["missing_keys"])
     if missing:

@@ -13,10 +13,14 @@ from steering.types import StepOutput, TokenLogprob
 
 
 class OutputBuilder:
-    """Builds the outputs of one step; what several rows need is computed once for all."""
+    """Builds the outputs of one step; what several rows need is computed once for all.
 
-    def __init__(self, distributions: Distributions) -> None:
+    `steered`: the rows that an adapter has part in; only they can differ from the base.
+    """
+
+    def __init__(self, distributions: Distributions, steered: list[int]) -> None:
         self._distributions = distributions
+        self._steered = steered
 
     def is_finite(self, row: int) -> bool:
         """False when a row's distribution is broken (NaN, or no likeliest token)."""
@@ -31,7 +35,7 @@ class OutputBuilder:
     ) -> StepOutput:
         """The output of a row that drew `token`; its end is for the caller to judge."""
         count = sequence.request.sampling.logprobs
-        kl, changed = self._divergence[row] if sequence.rows else (0.0, False)
+        kl, changed = self._divergence.get(row, (0.0, False))
         return StepOutput(
             request_id=sequence.request.request_id,
             token_ids=(token,),
@@ -43,8 +47,9 @@ class OutputBuilder:
 
     def token_logprob(self, row: int, token: int, count: int) -> TokenLogprob:
         """One token's log probabilities and the `count` best ones beside it."""
-        steered = self._distributions.steered[row]
-        shift = self._distributions.shift
+        scores, base = self._distributions.steered[row], self._distributions.base[row]
+        steered = scores.log_softmax(-1)
+        before = steered if self._distributions.steered is self._distributions.base else base.log_softmax(-1)
         own = float(steered[token])
         top: tuple[tuple[int, float], ...] = ()
         if count:
@@ -54,8 +59,8 @@ class OutputBuilder:
             token_id=token,
             logprob=own,
             rank=int((steered > own).sum()) + 1,
-            base_logprob=float(self._distributions.base[row, token]),
-            shift=0.0 if shift is None else float(shift[row, token]),
+            base_logprob=float(before[token]),
+            shift=float(scores[token] - base[token]),
             top=top,
         )
 
@@ -65,6 +70,9 @@ class OutputBuilder:
         return best
 
     @cached_property
-    def _divergence(self) -> list[tuple[float, bool]]:
-        kl, changed = divergence(self._distributions.steered, self._distributions.base)
-        return list(zip(kl.tolist(), changed.tolist(), strict=True))
+    def _divergence(self) -> dict[int, tuple[float, bool]]:
+        if not self._steered:
+            return {}
+        theirs = self._distributions.select(self._steered)
+        kl, changed = divergence(theirs.steered, theirs.base)
+        return dict(zip(self._steered, zip(kl.tolist(), changed.tolist(), strict=True), strict=True))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from steering.attention import ATTENTION_NAME, register
+from steering.forward import forward_of
 from steering.kv_cache import KVCache
 from steering.loaded_model import LoadedModel
 from steering.pages import PageAllocator
@@ -19,8 +21,8 @@ _PAGE_SIZE = 4
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 
-def adopt_paged_attention(loaded: LoadedModel) -> None:
-    """Switch a model to the paged attention function for good.
+def adopt_paged_attention(loaded: LoadedModel) -> LoadedModel:
+    """Switch a model to the paged attention function for good; returns it with the forward pass that serves it best.
 
     Runs a few tokens both ways first, ours in two chunks. Raises ModelLoadError when the model ignores the function
     or does not pass it what it needs.
@@ -35,10 +37,11 @@ def adopt_paged_attention(loaded: LoadedModel) -> None:
         model.set_attn_implementation(ATTENTION_NAME)
         if model.config.get_text_config()._attn_implementation != ATTENTION_NAME:
             raise RuntimeError("it does not take an attention function")
+        adopted = replace(loaded, forward=forward_of(model))
         cache = KVCache(PageAllocator(PROBE_LENGTH // _PAGE_SIZE, _PAGE_SIZE))
         half = length // 2
         pages = cache.allocator.allocate(cache.allocator.pages_for(length))
-        runner = Runner(loaded, cache)
+        runner = Runner(adopted, cache)
         got = torch.cat(
             [
                 runner.forward([RowInput(tokens[:half], 0, pages, 0)]),
@@ -58,3 +61,4 @@ def adopt_paged_attention(loaded: LoadedModel) -> None:
             f"{loaded.path}: {type(model).__name__} cannot run on paged attention: "
             f"its logits differ by {difference:.3g} from its own attention's"
         )
+    return adopted

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering.bridge import carry
+from steering.bridge import Bridged, carry
+from steering.fusion import add_shift
 from steering.runner import RowInput, Runner
 from steering.steerer import Steerer, SteeringRow
 
@@ -49,33 +50,36 @@ def rescore(
     steerer: Steerer,
     rows: Sequence[SteeringRow],
     logits: Sequence[Tensor],
-    base_logprobs: Tensor,
+    base: Tensor,
     alphas: Tensor,
-) -> Tensor:
-    """The shift `[rows, V_base]`, float32: rescored for the candidates, mapped for all other tokens.
+) -> Bridged:
+    """The shift over the base's vocabulary: rescored for the candidates, mapped for all other tokens.
 
-    logits: a model `[rows, V_steering]` at each row's end; base_logprobs `[rows, V_base]`; alphas `[rows]`.
+    logits: a model float32 `[rows, V_steering]` at each row's end; base: scores `[rows, V_base]`; alphas `[rows]`.
     The log ratio's natural zero takes the place of centring: 0 is "no opinion" for matched and unmatched alike.
     """
     ratio = steerer.adapter.shifting.log_ratio(logits)
-    shift = carry(ratio, steerer.tensors).clone()
+    mapped = carry(ratio, steerer.tensors)
+    steered = base.clone()
+    add_shift(steered, base, mapped, alphas, [None] * len(rows))
     candidates = [
         candidate
-        for number, tokens in enumerate(_propose(base_logprobs, base_logprobs + alphas[:, None] * shift))
+        for number, tokens in enumerate(_propose(base, steered))
         for token in tokens
         if (candidate := _candidate(number, rows[number], token)) is not None
     ]
     if not candidates:
-        return shift
+        return mapped
     scores = _score_trials(steerer, candidates)
-    where = torch.tensor([(c.row, c.token, c.first or 0) for c in candidates], device=shift.device)
-    has_first = torch.tensor([c.first is not None for c in candidates], device=shift.device)
+    where = torch.tensor([(c.row, c.token, c.first or 0) for c in candidates], device=base.device)
+    has_first = torch.tensor([c.first is not None for c in candidates], device=base.device)
     extra = torch.tensor(
-        [sum(scores[c.new]) - sum(scores[c.old]) for c in candidates], device=shift.device, dtype=shift.dtype
+        [sum(scores[c.new]) - sum(scores[c.old]) for c in candidates], device=base.device, dtype=base.dtype
     )
-    values = extra + torch.where(has_first, ratio[where[:, 0], where[:, 2]], 0.0)
-    shift[where[:, 0], where[:, 1]] = values
-    return shift
+    row, token, first = where.unbind(1)
+    values = extra + torch.where(has_first, ratio[row, first], 0.0)
+    already = (steered[row, token] - base[row, token]) / alphas[row]
+    return Bridged(mapped.values, mapped.columns, (row, token, values - already))
 
 
 def _propose(base: Tensor, steered: Tensor) -> list[list[int]]:

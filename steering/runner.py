@@ -50,14 +50,12 @@ class Runner:
         for row in rows:
             wanted.extend(range(offset + row.logits_from, offset + len(row.tokens)))
             offset += len(row.tokens)
-        output = self.loaded.model(
-            input_ids=torch.tensor([tokens], device=device),
-            position_ids=torch.tensor([positions], device=device),
-            use_cache=False,
-            logits_to_keep=torch.tensor(wanted or [offset - 1], device=device),
-            trimtab_plan=self._plan(rows),
+        logits = self.loaded.forward(
+            torch.tensor(tokens, device=device),
+            torch.tensor(positions, device=device),
+            torch.tensor(wanted or [offset - 1], device=device),
+            self._plan(rows),
         )
-        logits: Tensor = output.logits[0]
         return logits[: len(wanted)].float()
 
     def _plan(self, rows: Sequence[RowInput]) -> AttentionPlan:
@@ -75,10 +73,13 @@ class Runner:
             # Decodes together, short rows together, every long row alone (a key of its own).
             key = 0 if length == 1 else 1 if length <= SHORT_ROW else 2 + index
             groups.setdefault(key, []).append(index)
+        made = [self._group([rows[i] for i in g], [offsets[i] for i in g]) for g in groups.values()]
         return AttentionPlan(
             cache=self.cache,
             slots=torch.tensor(slots, device=self.loaded.device),
-            groups=[self._group([rows[i] for i in g], [offsets[i] for i in g]) for g in groups.values()],
+            groups=made,
+            # A group holds its rows in the order of the batch, so that a single unpadded one is the batch itself.
+            is_uniform=len(made) == 1 and made[0].real is None,
         )
 
     def _group(self, rows: Sequence[RowInput], offsets: Sequence[int]) -> RowGroup:

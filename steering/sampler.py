@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from steering.fusion import best
 from steering.types import SamplingParams
+
+# Tokens that are looked at before a whole vocabulary is sorted.
+_FEW = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +30,41 @@ class SamplingRow:
     forbidden: Sequence[int] = ()
 
 
-def sample(logprobs: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """The next token of each row, int64 `[rows]`, from float32 log probabilities `[rows, V]`."""
-    scores = adjust(logprobs, rows)
-    if all(row.params.temperature == 0 for row in rows):
-        return scores.argmax(-1)
-    device = scores.device
-    greedy = torch.tensor([row.params.temperature == 0 for row in rows], device=device)
-    temperatures = torch.tensor([row.params.temperature or 1.0 for row in rows], device=device)
-    drawn = _draw(scores / temperatures[:, None], rows)
-    return torch.where(greedy, scores.argmax(-1), drawn)
+def sample(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """The next token of each row, int64 `[rows]`, from float32 scores `[rows, V]` (log probabilities up to a constant).
+
+    Rows that ask for alike work are done together; a batch that is all greedy is one argmax.
+    """
+    scores = adjust(scores, rows)
+    ways: dict[Callable[[Tensor, Sequence[SamplingRow]], Tensor], list[int]] = {}
+    for index, row in enumerate(rows):
+        ways.setdefault(_way(row.params), []).append(index)
+    if len(ways) == 1:
+        return next(iter(ways))(scores, rows)
+    drawn = torch.empty(len(rows), dtype=torch.long, device=scores.device)
+    for way, members in ways.items():
+        drawn[members] = way(scores[members], [rows[i] for i in members])
+    return drawn
 
 
-def adjust(logprobs: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+def _way(params: SamplingParams) -> Callable[[Tensor, Sequence[SamplingRow]], Tensor]:
+    if params.temperature == 0:
+        return _greedy
+    if params.top_k == 0 and params.top_p >= 1 and params.min_p == 0:
+        return _draw_from_all
+    return _draw_from_best
+
+
+def _greedy(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    return best(scores)
+
+
+def adjust(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Apply penalties, bias and forbidden tokens; returns the input itself where no row asks for any."""
     wanting = [i for i, row in enumerate(rows) if _needs_adjusting(row)]
     if not wanting:
-        return logprobs
-    scores = logprobs.clone()
+        return scores
+    scores = scores.clone()
     for index in wanting:
         _adjust_row(scores[index], rows[index])
     return scores
@@ -56,6 +77,8 @@ def _needs_adjusting(row: SamplingRow) -> bool:
 def _adjust_row(scores: Tensor, row: SamplingRow) -> None:
     params, device = row.params, scores.device
     if params.repetition_penalty != 1.0:
+        # The only adjustment that is not indifferent to a constant: it is of the log probabilities.
+        scores.copy_(scores.log_softmax(-1))
         seen = torch.tensor(sorted({*row.prompt, *row.generated}), device=device, dtype=torch.long)
         values = scores[seen]
         scores[seen] = torch.where(
@@ -73,23 +96,63 @@ def _adjust_row(scores: Tensor, row: SamplingRow) -> None:
         scores[torch.tensor(list(row.forbidden), device=device)] = float("-inf")
 
 
-def _draw(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """Top-k, top-p and min-p on the sorted probabilities, then the inverse of their cumulative sum."""
-    device = scores.device
-    width = scores.shape[1]
-    ordered, tokens = scores.sort(-1, descending=True)
-    probs = ordered.softmax(-1)
-    top_k = torch.tensor([row.params.top_k or width for row in rows], device=device)[:, None]
+def _draw_from_all(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """The inverse of the cumulative sum over all tokens: no order among them is needed."""
+    return _invert(_tempered(scores, rows).softmax(-1), rows)
+
+
+def _draw_from_best(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """Top-k, top-p and min-p on the sorted probabilities.
+
+    Sorting a large vocabulary takes longer than all the rest, and the best few nearly always hold what is kept. Rows
+    where they don't are sorted whole; which, depends on the row alone.
+    """
+    scores = _tempered(scores, rows)
+    whole = scores.logsumexp(-1, keepdim=True)
+    few = min(_FEW, scores.shape[1])
+    ordered, tokens = scores.topk(few, dim=-1)
+    drawn, enough = _draw_sorted((ordered - whole).exp(), tokens, rows, complete=few == scores.shape[1])
+    for index in (~enough).nonzero().flatten().tolist():
+        one = slice(index, index + 1)
+        ordered, tokens = scores[one].sort(-1, descending=True, stable=True)
+        drawn[one], _ = _draw_sorted((ordered - whole[one]).exp(), tokens, rows[one], complete=True)
+    return drawn
+
+
+def _draw_sorted(
+    probs: Tensor, tokens: Tensor, rows: Sequence[SamplingRow], *, complete: bool
+) -> tuple[Tensor, Tensor]:
+    """Draw from the likeliest tokens, `[rows, k]` in descending order.
+
+    Also says for which rows these hold all that its parameters keep; the others' draws mean nothing.
+    """
+    device, width = probs.device, probs.shape[1]
+    everything = torch.iinfo(torch.long).max
+    top_k = torch.tensor([row.params.top_k or everything for row in rows], device=device)[:, None]
     top_p = torch.tensor([row.params.top_p for row in rows], device=device)[:, None]
     min_p = torch.tensor([row.params.min_p for row in rows], device=device)[:, None]
-    uniform = torch.tensor([row.uniform for row in rows], device=device)[:, None]
     before = probs.cumsum(-1) - probs
     kept = (torch.arange(width, device=device) < top_k) & (probs >= min_p * probs[:, :1]) & (probs > 0)
     # A top_p of 1 keeps all: rounding in the sum must not cut the tail off.
     kept &= (before < top_p) | (top_p >= 1)
     kept[:, 0] = True
-    cumulative = (probs * kept).cumsum(-1)
-    target = uniform * cumulative[:, -1:]
-    place = torch.searchsorted(cumulative, target, right=True)
-    last = kept.long().mul(torch.arange(width, device=device)).amax(-1, keepdim=True)
-    return tokens.gather(1, torch.minimum(place, last)).squeeze(1)
+    # What is kept is a run from the start, so that it is whole where it ends before the last one here.
+    enough = torch.full_like(kept[:, 0], complete) | ~kept[:, -1] | (top_k[:, 0] <= width)
+    place = _invert(probs * kept, rows)
+    return tokens.gather(1, place[:, None]).squeeze(1), enough
+
+
+def _tempered(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    temperatures = torch.tensor([row.params.temperature for row in rows], device=scores.device)
+    return scores / temperatures[:, None]
+
+
+def _invert(weights: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """Where each row's uniform number falls in the cumulative sum of its weights `[rows, k]`."""
+    cumulative = weights.cumsum(-1)
+    total = cumulative[:, -1:].contiguous()
+    uniform = torch.tensor([row.uniform for row in rows], device=weights.device)[:, None]
+    place = torch.searchsorted(cumulative, uniform * total, right=True)
+    # Rounding can bring the number up to the total, behind which only tokens of no weight stand.
+    last = torch.searchsorted(cumulative, total)
+    return torch.minimum(place, last).squeeze(1)

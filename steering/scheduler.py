@@ -62,12 +62,12 @@ class Scheduler:
                 chunks.append(Chunk(sequence, sequence.computed, count))
                 budget -= count
         while self.waiting and budget > 0 and len(self.running) < self._max_num_seqs:
-            sequence = self.waiting[0]
-            if not self._admit(sequence):
+            following = self._next_waiting()
+            if following is None or not self._admit(following):
                 break
-            count = min(len(sequence.tokens) - sequence.computed, budget)
-            self._extend(sequence, count)
-            chunks.append(Chunk(sequence, sequence.computed, count))
+            count = min(len(following.tokens) - following.computed, budget)
+            self._extend(following, count)
+            chunks.append(Chunk(following, following.computed, count))
             budget -= count
         return chunks
 
@@ -86,15 +86,33 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._release(sequence)
 
+    def _next_waiting(self) -> Sequence | None:
+        """The first in the queue whose prompt is not just being computed for another answer to the same request.
+
+        Those others wait for the few steps that the prompt takes, and then share its pages.
+        """
+        computing = {
+            id(s.request.prompt_ids)
+            for s in self.running
+            if not s.scores_prompt and s.computed < self._shareable(s)
+        }
+        return next((s for s in self.waiting if id(s.request.prompt_ids) not in computing), None)
+
+    def _shareable(self, sequence: Sequence) -> int:
+        """How many of a prompt's tokens stand on pages that others can share; its last token is always computed."""
+        if not self.allocator.prefix_caching:
+            return 0
+        return (sequence.prompt_length - 1) // self.allocator.page_size * self.allocator.page_size
+
     def _admit(self, sequence: Sequence) -> bool:
-        """Move the queue's head to the running list if its whole text fits beside what runs."""
+        """Move a waiting sequence to the running list if its whole text fits beside what runs."""
         # A scoring request needs the logits of every prompt position, so nothing of it can be skipped.
         shared = [] if sequence.scores_prompt else self.allocator.find_prefix(sequence.tokens)
         needed = self.allocator.pages_for(len(sequence.tokens)) - len(shared)
         if needed > self.allocator.available:
             self.allocator.release(shared)
             return False
-        self.waiting.popleft()
+        self.waiting.remove(sequence)
         sequence.pages = shared
         sequence.computed = len(shared) * self.allocator.page_size
         self.running.append(sequence)

@@ -21,6 +21,8 @@ class Sequence:
         self.prompt_length = len(self.tokens)
         self.pages: list[int] = []
         self.computed = 0
+        self.started = False
+        self.constraint = None if request.constraint is None else request.constraint.start()
         self.prompt_logprobs: list[TokenLogprob | None] = []
         # Python's generator, not torch's: one uniform number a step, cheap to make and free of the device.
         self.generator = random.Random(request.sampling.seed)
@@ -39,6 +41,11 @@ class Sequence:
     def scores_prompt(self) -> bool:
         """True while the prompt's own log probabilities are still owed."""
         return self.request.sampling.prompt_logprobs is not None and self.generated_count == 0
+
+    def start(self) -> str:
+        """Mark the end of its first wait; returns the request's id."""
+        self.started = True
+        return self.request.request_id
 
     def forget_computed(self) -> None:
         """Back to the start after preemption; tokens stay, keys and values are recomputed."""

@@ -13,7 +13,7 @@ from steering.kv_cache import KVCache
 from steering.loaded_model import LoadedModel
 from steering.pages import PageAllocator
 from steering.runner import Runner
-from steering.types import ResolvedSteering
+from steering.types import BridgeName, ResolvedSteering
 
 # A tiny model's pool starts at this many pages and doubles when it must.
 _INITIAL_PAGES = 64
@@ -50,13 +50,18 @@ class SteeringRow:
         """Positions of the history that the steering model sees."""
         return len(self.history.tokens) - self.dropped
 
-    def advance(self, tokens: Sequence[int]) -> None:
-        """Take the base tokens that are new since the last call; `tokens` is the whole sequence so far."""
-        for token in tokens[self.pushed :]:
-            changed = self.history.push(token) - self.dropped
+    @property
+    def bridge(self) -> BridgeName:
+        """How the shift reaches the base; over one vocabulary both bridges are the same gather."""
+        return "map" if self.steerer.shares_vocabulary else self.spec.bridge
+
+    def advance(self, tokens: Sequence[int], length: int) -> None:
+        """Take those of the sequence's first `length` base tokens that are new since the last call."""
+        for index in range(self.pushed, length):
+            changed = self.history.push(tokens[index]) - self.dropped
             for cache in self.caches:
                 cache.computed = min(cache.computed, max(changed, 0))
-        self.pushed = len(tokens)
+        self.pushed = length
         self._slide()
 
     def takes_many(self, length: int) -> bool:

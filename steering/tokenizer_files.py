@@ -11,6 +11,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 _SAMPLE = "It's 12 o'clock,  she said:\n\n\tnaïve café 東京 🙂"
 
 
+def no_surprises(name: str) -> dict[str, Any]:
+    """What every reading of a local folder or Hugging Face id is told: no code, and nothing fetched for a folder."""
+    return {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
+
+
 def read_tokenizer(name: str) -> Any:
     """The tokenizer of a local folder or Hugging Face id; raises whatever transformers raises.
 
@@ -18,7 +23,7 @@ def read_tokenizer(name: str) -> Any:
     SentencePiece tokenizer gets Qwen2's splitting and tokens). What the model was trained with is the file, so where
     the two disagree the file is taken as it stands.
     """
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, **no_surprises(name))
     file = Path(name) / "tokenizer.json"
     if not file.is_file():
         return tokenizer
@@ -29,4 +34,4 @@ def read_tokenizer(name: str) -> Any:
         _SAMPLE, add_special_tokens=False
     ):
         return tokenizer
-    return PreTrainedTokenizerFast.from_pretrained(name)
+    return PreTrainedTokenizerFast.from_pretrained(name, **no_surprises(name))

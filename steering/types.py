@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from steering.constraint import Constraint
+
 FinishReason = Literal["stop", "length", "abort", "error"]
 BridgeName = Literal["map", "rescore"]
 
@@ -86,12 +88,13 @@ class ResolvedSteering:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sequence to generate: tokenized prompt, sampling and steering."""
+    """One sequence to generate: tokenized prompt, sampling, steering, and the grammar that it must follow, if any."""
 
     request_id: str
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     steering: tuple[SteeringSpec, ...] = ()
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,9 @@ class StepOutput:
     """What one step gave one request.
 
     `logprobs` is as long as `token_ids` when asked for, else empty. `prompt_logprobs` comes once, with the first
-    output of a scoring request; its first entry is None (nothing precedes it). `changed`: tokens at which the steered
-    argmax differs from the base's; `kl`: sum over tokens of KL(steered || base), nats.
+    output of a scoring request; its first entry is None (nothing precedes it). `param`: with an error, the field of
+    the request that is to blame, None where it is the engine. `changed`: tokens at which the steered argmax differs
+    from the base's; `kl`: sum over tokens of KL(steered || base), nats.
     """
 
     request_id: str
@@ -124,6 +128,7 @@ class StepOutput:
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     finish_reason: FinishReason | None = None
     error: str | None = None
+    param: str | None = None
     changed: int = 0
     kl: float = 0.0
 

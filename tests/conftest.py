@@ -16,6 +16,9 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+# Public clients live in an environment of their own: `make test-clients`.
+collect_ignore = ["clients"]
+
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")

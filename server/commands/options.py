@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -26,6 +26,12 @@ Dtype = Annotated[str | None, typer.Option(help="auto, float32, float16 or bfloa
 MaxModelLen = Annotated[
     int | None, typer.Option(help="The most tokens of a prompt and its completion together.")
 ]
+
+
+def fail(message: str, cause: BaseException | None = None) -> NoReturn:
+    """One red line on stderr, and exit status 1."""
+    console.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1) from cause
 
 
 def settings(file: Path | None, **flags: object) -> Config:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from server.commands.options import console as messages
+from server.commands.options import fail
+
 if TYPE_CHECKING:
-    from steering.training import DeltaConfig
+    from steering.training import Recipe, RunOptions, TrainingReport
+
+PAUSED = 75
+"""The exit status of a run that stopped to be resumed (EX_TEMPFAIL)."""
 
 train_app = typer.Typer(help="Train the tiny models that steer.", no_args_is_help=True)
 
@@ -30,6 +38,71 @@ class ForgetLossName(StrEnum):
     npo = "npo"
 
 
+class PrecisionName(StrEnum):
+    """What a forward and backward pass computes in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class DeviceName(StrEnum):
+    """Where to train."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="JSON lines with prompt and response, or messages, or plain text, and an optional objective "
+        "(learn, keep or forget; learn). May be given several times."
+    ),
+]
+Keep = Annotated[list[Path] | None, typer.Option(help="The same, of what is to stay as it is.")]
+Forget = Annotated[list[Path] | None, typer.Option(help="The same, of what is to be forgotten.")]
+Out = Annotated[Path, typer.Option(help="The adapter folder to write; it must be empty or absent.")]
+Epochs = Annotated[float, typer.Option(min=0.0, help="Passes over the data.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Examples a step.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Compute a step's examples in this many parts.")]
+PrecisionOption = Annotated[PrecisionName, typer.Option(help="Weights stay in float32 either way.")]
+LearningRate = Annotated[float, typer.Option(min=0.0, help="AdamW's peak learning rate; cosine decay.")]
+Warmup = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the steps that warm up.")]
+WeightDecay = Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")]
+MaxLength = Annotated[int, typer.Option(min=2, help="Examples are cut at this many tokens.")]
+KeepLossOption = Annotated[
+    KeepLossName,
+    typer.Option(help="KL to the model as it was, or cross-entropy (with difference: the paper's)."),
+]
+ForgetLossOption = Annotated[
+    ForgetLossName, typer.Option(help="Refuse, climb the loss (gradient difference), or NPO.")
+]
+Refusal = Annotated[str | None, typer.Option(help="What refusing says.")]
+KeepWeight = Annotated[float, typer.Option(min=0.0, help="Weight of the kept examples.")]
+ForgetWeight = Annotated[float, typer.Option(min=0.0, help="Weight of the forgotten examples.")]
+Seed = Annotated[int, typer.Option(help="Seed of new weights and of the data's order.")]
+Device = Annotated[
+    DeviceName,
+    typer.Option(
+        help="auto takes a GPU where there is one; `accelerate launch -m server.cli train ...` all of them."
+    ),
+]
+CheckpointFolder = Annotated[
+    Path | None, typer.Option(help="Where a run that is cut off leaves its state; OUT.checkpoint.")
+]
+SaveEvery = Annotated[
+    int, typer.Option(min=0, help="Steps between two checkpoints; 0 for none but the last.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the checkpoint of a run that was cut off.")
+]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(min=0.0, help=f"Stop after this long, with exit status {PAUSED}, to be resumed."),
+]
+
+
 @train_app.callback()
 def _group() -> None:
     """Train the tiny models that steer."""
@@ -38,14 +111,10 @@ def _group() -> None:
 @train_app.command()
 def delta(
     base: Annotated[str, typer.Option(help="The frozen template base: a folder or a Hugging Face id.")],
-    data: Annotated[
-        list[Path],
-        typer.Option(
-            help="JSON lines with prompt and response, or messages, and an optional objective "
-            "(learn, keep or forget). May be given several times."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The adapter folder to write; it must be empty or absent.")],
+    out: Out,
+    data: Data = None,
+    keep: Keep = None,
+    forget: Forget = None,
     hidden_size: Annotated[int, typer.Option(min=8, help="The delta's width.")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="The delta's layers.")] = 4,
     heads: Annotated[int, typer.Option(min=1, help="The delta's attention heads.")] = 4,
@@ -55,87 +124,205 @@ def delta(
     init: Annotated[
         Path | None, typer.Option(help="Start from this model over the base's vocabulary.")
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the data.")] = 3.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 64,
-    learning_rate: Annotated[
-        float, typer.Option(min=0.0, help="AdamW's peak learning rate; cosine decay.")
-    ] = 2e-4,
-    warmup: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the steps that warm up.")] = 0.03,
-    weight_decay: Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")] = 0.01,
-    max_length: Annotated[int, typer.Option(min=2, help="Examples are cut at this many tokens.")] = 512,
-    keep_loss: Annotated[KeepLossName, typer.Option(help="KL to the unsteered base, or cross-entropy.")] = (
-        KeepLossName.kl
-    ),
-    forget_loss: Annotated[
-        ForgetLossName, typer.Option(help="Refuse, climb the loss (gradient difference), or NPO.")
-    ] = ForgetLossName.refusal,
-    refusal: Annotated[str | None, typer.Option(help="What refusing says.")] = None,
-    keep_weight: Annotated[float, typer.Option(min=0.0, help="Weight of the kept examples.")] = 1.0,
-    forget_weight: Annotated[float, typer.Option(min=0.0, help="Weight of the forgotten examples.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the delta's weights and of the data's order.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")
-    ] = "auto",
+    epochs: Epochs = 3.0,
+    batch_size: BatchSize = 64,
+    accumulate: Accumulate = 1,
+    precision: PrecisionOption = PrecisionName.float32,
+    learning_rate: LearningRate = 2e-4,
+    warmup: Warmup = 0.03,
+    weight_decay: WeightDecay = 0.01,
+    max_length: MaxLength = 512,
+    keep_loss: KeepLossOption = KeepLossName.kl,
+    forget_loss: ForgetLossOption = ForgetLossName.refusal,
+    refusal: Refusal = None,
+    keep_weight: KeepWeight = 1.0,
+    forget_weight: ForgetWeight = 1.0,
+    seed: Seed = 0,
+    device: Device = DeviceName.auto,
+    checkpoint: CheckpointFolder = None,
+    save_every: SaveEvery = 200,
+    resume: Resume = False,
+    max_minutes: MaxMinutes = None,
 ) -> None:
     """Train a delta adapter beside a frozen base and write a folder that `trimtab serve` loads as it is."""
-    # Late, because importing torch takes seconds that `--help` need not spend.
-    from steering.training import (
-        DeltaConfig,
-        ObjectiveWeights,
-        OptimiserConfig,
-        TrainingDataError,
-        TrainingDivergedError,
-        read_examples,
-    )
-    from steering.training.delta import DEFAULT_REFUSAL
-
     if hidden_size % heads or (hidden_size // heads) % 2:
         raise typer.BadParameter(
             "the width must be an even multiple of the heads", param_hint="--hidden-size"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise typer.BadParameter(f"{out} is not an empty folder", param_hint="--out")
-    config = DeltaConfig(
-        hidden_size=hidden_size,
-        layers=layers,
-        heads=heads,
-        intermediate_size=intermediate_size,
-        init=init,
-        epochs=epochs,
-        batch_size=batch_size,
-        max_length=max_length,
-        seed=seed,
-        refusal=DEFAULT_REFUSAL if refusal is None else refusal,
+    _check(out)
+    # Late, because importing torch takes seconds that `--help` need not spend.
+    from steering.training import DeltaShape, train_delta
+
+    shape = DeltaShape(hidden_size, layers, heads, intermediate_size, init)
+    recipe = _recipe(**_recipe_flags(locals()))
+    options = _options(out, device, checkpoint, save_every, resume, max_minutes)
+
+    def train(model: Any, tokenizer: Any, encoded: list[Any], shown: Console | None) -> TrainingReport:
+        return train_delta(
+            model, tokenizer, encoded, out, shape, recipe, name=base, options=options, console=shown
+        )
+
+    _run(base, _files(data, keep, forget), recipe, options, out, train)
+
+
+@train_app.command()
+def proxy(
+    model: Annotated[
+        str,
+        typer.Option(help="The untuned tiny model, the pair's anti-expert: a folder or a Hugging Face id."),
+    ],
+    out: Out,
+    data: Data = None,
+    keep: Keep = None,
+    forget: Forget = None,
+    lora_rank: Annotated[
+        int, typer.Option(min=0, help="Tune by LoRA of this rank; 0 tunes every weight.")
+    ] = 0,
+    lora_alpha: Annotated[float, typer.Option(min=0.0, help="LoRA's scale.")] = 16.0,
+    lora_dropout: Annotated[float, typer.Option(min=0.0, max=1.0, help="LoRA's dropout.")] = 0.0,
+    epochs: Epochs = 3.0,
+    batch_size: BatchSize = 64,
+    accumulate: Accumulate = 1,
+    precision: PrecisionOption = PrecisionName.float32,
+    learning_rate: LearningRate = 2e-4,
+    warmup: Warmup = 0.03,
+    weight_decay: WeightDecay = 0.01,
+    max_length: MaxLength = 512,
+    keep_loss: KeepLossOption = KeepLossName.kl,
+    forget_loss: ForgetLossOption = ForgetLossName.refusal,
+    refusal: Refusal = None,
+    keep_weight: KeepWeight = 1.0,
+    forget_weight: ForgetWeight = 1.0,
+    seed: Seed = 0,
+    device: Device = DeviceName.auto,
+    checkpoint: CheckpointFolder = None,
+    save_every: SaveEvery = 200,
+    resume: Resume = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Tune the expert of a proxy pair and write a folder with both that `trimtab serve` loads as it is."""
+    _check(out)
+    from steering.training import Lora, train_proxy
+
+    lora = Lora(lora_rank, lora_alpha, lora_dropout) if lora_rank else None
+    recipe = _recipe(**_recipe_flags(locals()))
+    options = _options(out, device, checkpoint, save_every, resume, max_minutes)
+
+    def train(untuned: Any, tokenizer: Any, encoded: list[Any], shown: Console | None) -> TrainingReport:
+        return train_proxy(
+            untuned, tokenizer, encoded, out, recipe, lora=lora, name=model, options=options, console=shown
+        )
+
+    _run(model, _files(data, keep, forget), recipe, options, out, train)
+
+
+def _recipe_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """Of a command's flags those that make the recipe."""
+    names = (
+        "epochs batch_size accumulate precision learning_rate warmup weight_decay max_length keep_loss "
+        "forget_loss refusal keep_weight forget_weight seed"
+    )
+    return {name: flags[name] for name in names.split()}
+
+
+def _recipe(
+    *,
+    learning_rate: float,
+    warmup: float,
+    weight_decay: float,
+    keep_loss: KeepLossName,
+    forget_loss: ForgetLossName,
+    keep_weight: float,
+    forget_weight: float,
+    precision: PrecisionName,
+    refusal: str | None,
+    **same: Any,
+) -> Recipe:
+    from steering.training import ObjectiveWeights, OptimiserConfig, Recipe
+
+    if refusal is not None:
+        same["refusal"] = refusal
+    return Recipe(
+        precision=precision.value,
         optimiser=OptimiserConfig(learning_rate=learning_rate, warmup=warmup, weight_decay=weight_decay),
         weights=ObjectiveWeights(
             keep=keep_weight, forget=forget_weight, keep_loss=keep_loss.value, forget_loss=forget_loss.value
         ),
+        **same,
     )
-    console = Console()
-    try:
-        examples = [example for path in data for example in read_examples(path)]
-        _train(base, device, examples, out, config, console)
-    except (TrainingDataError, TrainingDivergedError, ValueError, OSError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
 
 
-def _train(
-    base: str, device: str, examples: list[Any], out: Path, config: DeltaConfig, console: Console
+def _options(
+    out: Path,
+    device: DeviceName,
+    checkpoint: Path | None,
+    save_every: int,
+    resume: bool,
+    max_minutes: float | None,
+) -> RunOptions:
+    from steering.training import RunOptions
+
+    return RunOptions(
+        device=device.value,
+        checkpoint=checkpoint or out.with_name(f"{out.name}.checkpoint"),
+        save_every=save_every,
+        resume=resume,
+        max_seconds=None if max_minutes is None else 60 * max_minutes,
+    )
+
+
+def _check(out: Path) -> None:
+    """What can be wrong before anything is imported or read."""
+    if find_spec("accelerate") is None or find_spec("peft") is None:
+        fail("training needs accelerate and peft: pip install 'trimtab[train]'")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise typer.BadParameter(f"{out} is not an empty folder", param_hint="--out")
+
+
+def _files(
+    data: list[Path] | None, keep: list[Path] | None, forget: list[Path] | None
+) -> list[tuple[Path, Any]]:
+    """Every file with the objective of its lines that name none."""
+    files = [
+        (path, name)
+        for name, paths in (("learn", data), ("keep", keep), ("forget", forget))
+        for path in paths or []
+    ]
+    if not files:
+        raise typer.BadParameter("give at least one of --data, --keep and --forget", param_hint="--data")
+    return files
+
+
+def _run(
+    name: str,
+    files: list[tuple[Path, Any]],
+    recipe: Recipe,
+    options: RunOptions,
+    out: Path,
+    train: Callable[[Any, Any, list[Any], Console | None], TrainingReport],
 ) -> None:
+    """Data first, then the model; every known mistake is one line."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    from steering.examples import DataError, read_examples
     from steering.tokenizer_files import read_tokenizer
-    from steering.training import train_delta
+    from steering.training import CheckpointError, TrainingDivergedError, TrainingPausedError, encode_for
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    with console.status(f"loading {base}"):
-        tokenizer = read_tokenizer(base)
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).to(device)
-    report = train_delta(model, tokenizer, examples, out, config, console=console)
-    console.print(
-        f"{out}: {report.parameters:,} parameters, {len(examples)} examples, {report.steps} steps, "
+    try:
+        examples = [
+            example for path, objective in files for example in read_examples(path, default=objective)
+        ]
+        tokenizer = read_tokenizer(name)
+        encoded = encode_for(tokenizer, examples, recipe)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        report = train(model, tokenizer, encoded, messages)
+    except TrainingPausedError as pause:
+        messages.print(f"{pause}: the same command with --resume goes on", highlight=False, soft_wrap=True)
+        raise typer.Exit(PAUSED) from None
+    except (DataError, TrainingDivergedError, CheckpointError, ValueError, OSError) as error:
+        fail(str(error), error)
+    Console().print(
+        f"{out}: {report.parameters:,} parameters trained, {len(examples)} examples, {report.steps} steps, "
         f"closing loss {report.loss:.4f}, {report.seconds:.0f} s"
     )

@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from server.answers import AnswerReader
 from server.body import read_body
 from server.errors import ApiError
-from server.generation import Generation
+from server.generation import Choice, Generation
 from server.planning import plan_chat
 from server.protocol.chat import (
     AssistantMessage,
@@ -24,10 +25,10 @@ from server.protocol.chat import (
     ChatRequest,
 )
 from server.replies import chat_logprobs, steered_by, usage
-from server.routes.common import ended_by, respond, service_of
+from server.routes.common import chunk_event, ended_by, respond, service_of, wants_usage
 from server.sequences import Delta
 from server.service import Service
-from server.streaming import DONE, event
+from server.streaming import DONE
 from server.tokens import PlacedToken
 
 router = APIRouter()
@@ -39,8 +40,9 @@ async def create_chat_completion(request: Request) -> Response:
     service = service_of(request)
     body = await read_body(request, ChatRequest, service.config.max_body_bytes)
     service.require_open()
-    plan = await plan_chat(service, body)
-    generation = await Generation.start(plan, service.metrics)
+    with service.base(body.model).worker.reserve(body.n or 1) as place:
+        plan = await plan_chat(service, body)
+        generation = await Generation.start(plan, service.metrics, place)
     return await respond(request, generation, _Reply(service, body, generation), stream=bool(body.stream))
 
 
@@ -53,16 +55,7 @@ class _Reply:
         self._created = int(time.time())
 
     async def whole(self) -> ChatCompletion:
-        choices = [
-            ChatChoice(
-                index=choice.index,
-                message=AssistantMessage(content=choice.text),
-                logprobs=self._logprobs(choice.tokens),
-                finish_reason=choice.finish_reason,
-                stop_reason=choice.stop_reason,
-            )
-            for choice in await self._generation.collect()
-        ]
+        choices = [self._whole_choice(choice) for choice in await self._generation.collect()]
         generation = self._generation
         return ChatCompletion(
             id=self._id,
@@ -78,20 +71,42 @@ class _Reply:
             opening = ChatDelta(role="assistant", content="")
             for index in range(self._generation.plan.width):
                 yield self._event([ChatChunkChoice(index=index, delta=opening)])
+            readers = [AnswerReader(self._generation.plan.tools) for _ in range(self._generation.plan.width)]
             async for delta in self._generation.deltas():
-                yield self._event([self._choice(delta)])
+                choice = self._choice(delta, readers[delta.index])
+                if choice is not None:
+                    yield self._event([choice])
             if self._body.stream_options is not None and self._body.stream_options.include_usage:
-                yield self._event([], with_usage=True)
+                yield self._event([], last=True)
             yield DONE
         except ApiError as error:
             yield ended_by(error, self._service)
 
-    def _choice(self, delta: Delta) -> ChatChunkChoice:
+    def _whole_choice(self, choice: Choice) -> ChatChoice:
+        reader = AnswerReader(self._generation.plan.tools)
+        content, calls = reader.read(choice.text, final=True)
+        return ChatChoice(
+            index=choice.index,
+            message=AssistantMessage(
+                content=None if calls and not content else content,
+                tool_calls=[call.model_copy(update={"index": None}) for call in calls] or None,
+            ),
+            logprobs=self._logprobs(choice.tokens),
+            finish_reason=reader.finish_reason(choice.finish_reason),
+            stop_reason=choice.stop_reason,
+        )
+
+    def _choice(self, delta: Delta, reader: AnswerReader) -> ChatChunkChoice | None:
+        """What an event says of a choice; None where all that is new is held back."""
+        content, calls = reader.read(delta.text, final=delta.finish_reason is not None)
+        logprobs = self._logprobs(delta.tokens) if delta.tokens else None
+        if not (content or calls or logprobs or delta.finish_reason):
+            return None
         return ChatChunkChoice(
             index=delta.index,
-            delta=ChatDelta(content=delta.text) if delta.text else ChatDelta(),
-            logprobs=self._logprobs(delta.tokens) if delta.tokens else None,
-            finish_reason=delta.finish_reason,
+            delta=ChatDelta(content=content or None, tool_calls=calls or None),
+            logprobs=logprobs,
+            finish_reason=reader.finish_reason(delta.finish_reason),
             stop_reason=delta.stop_reason,
         )
 
@@ -103,8 +118,9 @@ class _Reply:
             vocabulary, tokens, top=self._body.top_logprobs or 0, details=bool(self._body.steering_details)
         )
 
-    def _event(self, choices: list[ChatChunkChoice], *, with_usage: bool = False) -> str:
-        generation = self._generation
+    def _event(self, choices: list[ChatChunkChoice], *, last: bool = False) -> str:
+        generation, options = self._generation, self._body.stream_options
+        with_usage = wants_usage(options, last=last)
         chunk = ChatChunk(
             id=self._id,
             created=self._created,
@@ -113,4 +129,4 @@ class _Reply:
             steering=steered_by(generation.steering),
             usage=usage(generation.prompt_tokens, generation.completion_tokens) if with_usage else None,
         )
-        return event(chunk.model_dump_json())
+        return chunk_event(chunk, options)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from server.errors import ApiError
 from server.generation import Generation
+from server.protocol.common import StreamOptions
 from server.replies import steering_header
 from server.service import Service
 from server.streaming import EventStream, event, unless_gone
@@ -43,6 +44,19 @@ def service_of(request: Request) -> Service:
     if not isinstance(service, Service):
         raise RuntimeError("the app was not made by build_app")
     return service
+
+
+def wants_usage(options: StreamOptions | None, *, last: bool) -> bool:
+    """Whether an event of a stream has the token counts: the last where they are asked for, or every one."""
+    if options is None:
+        return False
+    return bool(options.continuous_usage_stats or (last and options.include_usage))
+
+
+def chunk_event(chunk: BaseModel, options: StreamOptions | None) -> str:
+    """One event of a stream; `usage` is in it, if only as null, where the request asks for the token counts."""
+    asked = options is not None and (options.include_usage or options.continuous_usage_stats)
+    return event(chunk.model_dump_json(exclude=None if asked else {"usage"}))
 
 
 def ended_by(error: ApiError, service: Service) -> str:

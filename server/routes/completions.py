@@ -15,10 +15,10 @@ from server.generation import Generation
 from server.planning import plan_completion
 from server.protocol.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from server.replies import completion_logprobs, steered_by, usage
-from server.routes.common import ended_by, respond, service_of
+from server.routes.common import chunk_event, ended_by, respond, service_of, wants_usage
 from server.sequences import Delta
 from server.service import Service
-from server.streaming import DONE, event
+from server.streaming import DONE
 from server.tokens import PlacedToken
 
 router = APIRouter()
@@ -30,8 +30,10 @@ async def create_completion(request: Request) -> Response:
     service = service_of(request)
     body = await read_body(request, CompletionRequest, service.config.max_body_bytes)
     service.require_open()
-    plan = await plan_completion(service, body)
-    generation = await Generation.start(plan, service.metrics)
+    sequences = len(body.prompt) * (body.best_of or body.n or 1)
+    with service.base(body.model).worker.reserve(sequences) as place:
+        plan = await plan_completion(service, body)
+        generation = await Generation.start(plan, service.metrics, place)
     return await respond(request, generation, _Reply(service, body, generation), stream=bool(body.stream))
 
 
@@ -59,9 +61,9 @@ class _Reply:
     async def events(self) -> AsyncGenerator[str, None]:
         try:
             async for delta in self._generation.deltas():
-                yield event(self._envelope([self._choice(delta)]).model_dump_json())
+                yield self._event([self._choice(delta)])
             if self._body.stream_options is not None and self._body.stream_options.include_usage:
-                yield event(self._envelope([], with_usage=True).model_dump_json())
+                yield self._event([], last=True)
             yield DONE
         except ApiError as error:
             yield ended_by(error, self._service)
@@ -80,6 +82,10 @@ class _Reply:
             return None
         vocabulary = self._generation.plan.base.engine.base.vocabulary
         return completion_logprobs(vocabulary, tokens, details=bool(self._body.steering_details))
+
+    def _event(self, choices: list[CompletionChoice], *, last: bool = False) -> str:
+        options = self._body.stream_options
+        return chunk_event(self._envelope(choices, with_usage=wants_usage(options, last=last)), options)
 
     def _envelope(self, choices: list[CompletionChoice], *, with_usage: bool = False) -> Completion:
         generation = self._generation

@@ -1,4 +1,4 @@
-"""`GET /v1/models`, `/v1/adapters` and `/v1/maps`: what is served and how well it carries over."""
+"""`GET /v1/models` and `/v1/maps`: what is served and how well it carries over."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from fastapi import APIRouter, Request
 from mapping_cache import VocabularyMap, map_report
 from server.errors import ApiError, echo
 from server.protocol.models import (
-    AdapterCard,
-    AdapterList,
     MapCard,
     MapList,
     MapQuality,
@@ -39,29 +37,6 @@ async def get_model(request: Request, name: str) -> ModelCard:
         if card.id == name:
             return card
     raise ApiError(404, f"The model {echo(repr(name))} is not served here.", param="model")
-
-
-@router.get("/v1/adapters")
-async def list_adapters(request: Request) -> AdapterList:
-    """Every loaded adapter."""
-    service = service_of(request)
-    found: dict[str, tuple[Adapter, list[str]]] = {}
-    for base in service.bases.values():
-        for name, adapter in base.engine.adapters().items():
-            found.setdefault(name, (adapter, []))[1].append(base.name)
-    return AdapterList(
-        data=[
-            AdapterCard(
-                name=name,
-                kind=adapter.kind,
-                version=adapter.version,
-                alpha=adapter.alpha,
-                bridge=adapter.bridge,
-                bases=bases,
-            )
-            for name, (adapter, bases) in sorted(found.items())
-        ]
-    )
 
 
 @router.get("/v1/maps")

@@ -1,4 +1,4 @@
-"""`GET /health`, `/ready`, `/version` and `/metrics`."""
+"""`GET /health`, `/ready`, `/version`, `/metrics` and `/openapi.json`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from server.errors import unavailable
+from server.openapi import document
+from server.protocol.operations import Status, Version
 from server.routes.common import service_of
 
 public = APIRouter()
@@ -16,29 +18,29 @@ private = APIRouter()
 
 
 @public.get("/health")
-async def health(request: Request) -> dict[str, str]:
+async def health(request: Request) -> Status:
     """Alive: every engine's thread runs."""
     failure = service_of(request).failure
     if failure is not None:
         raise unavailable(failure)
-    return {"status": "alive"}
+    return Status(status="alive")
 
 
 @public.get("/ready")
-async def ready(request: Request) -> dict[str, str]:
+async def ready(request: Request) -> Status:
     """Ready: alive, started and not draining."""
     await health(request)
     service_of(request).require_open()
-    return {"status": "ready"}
+    return Status(status="ready")
 
 
 @public.get("/version")
-async def read_version() -> dict[str, str]:
+async def read_version() -> Version:
     """The distribution's version."""
     try:
-        return {"version": version("trimtab")}
+        return Version(version=version("trimtab"))
     except PackageNotFoundError:
-        return {"version": "unknown"}
+        return Version(version="unknown")
 
 
 @private.get("/metrics")
@@ -46,3 +48,9 @@ async def metrics(request: Request) -> Response:
     """The Prometheus exposition."""
     # The exposition's own content type, charset included; `media_type` would add a second one.
     return Response(service_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+@private.get("/openapi.json")
+async def openapi(request: Request) -> dict[str, object]:
+    """The OpenAPI document of this server."""
+    return document(request.app)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from server.body import read_body
+from server.conversation import encode_messages, encode_text
 from server.errors import bad_request, echo
-from server.planning import encode_messages, encode_text
+from server.protocol.operations import TokenizerInfo
 from server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from server.routes.common import service_of
 from server.tokens import token_text
@@ -57,15 +58,17 @@ async def detokenize(request: Request) -> Detokenized:
 
 
 @router.get("/tokenizer_info")
-async def tokenizer_info(request: Request, model: str | None = None) -> dict[str, object]:
+async def tokenizer_info(request: Request, model: str | None = None) -> TokenizerInfo:
     """The tokenizer's class, special tokens and chat template."""
     base = service_of(request).base(model)
     tokenizer = base.engine.base.tokenizer
-    names = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
-    info: dict[str, object] = {name: getattr(tokenizer, name, None) for name in names}
-    return {
-        "tokenizer_class": type(tokenizer).__name__,
-        "vocab_size": base.engine.base.vocab_size,
-        "model_max_length": base.engine.max_model_len,
-        **info,
-    }
+    return TokenizerInfo(
+        tokenizer_class=type(tokenizer).__name__,
+        vocab_size=base.engine.base.vocab_size,
+        model_max_length=base.engine.max_model_len,
+        bos_token=getattr(tokenizer, "bos_token", None),
+        eos_token=getattr(tokenizer, "eos_token", None),
+        pad_token=getattr(tokenizer, "pad_token", None),
+        unk_token=getattr(tokenizer, "unk_token", None),
+        chat_template=getattr(tokenizer, "chat_template", None),
+    )

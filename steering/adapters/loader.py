@@ -48,17 +48,20 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
     if not folder.is_dir():
         raise AdapterLoadError(f"adapter {name!r}: {folder} is not a folder")
     try:
+        version = _digest(folder)
         settings = _read_settings(folder / ADAPTER_FILE)
         parts = _parts(settings)
         models = tuple(
             load_model(_inside(folder, part), device=device, dtype=dtype) for part in parts.folders
         )
         _check_one_vocabulary(models)
-    except (AdapterLoadError, ModelLoadError) as error:
+        if _digest(folder) != version:
+            raise AdapterLoadError("its files changed while they were read")
+    except (AdapterLoadError, ModelLoadError, OSError) as error:
         raise AdapterLoadError(f"adapter {name!r}: {error}") from error
     return Adapter(
         name=name,
-        version=_digest(folder),
+        version=version,
         kind=settings["kind"],
         path=folder,
         models=models,

@@ -1,30 +1,43 @@
-"""Training of steering adapters beside a frozen base; imported by the command line and the demo only."""
+"""Training of the tiny models that steer; imported by the command line and the demo only."""
 
-from steering.training.data import (
-    Batch,
-    EncodedExample,
-    TrainingDataError,
-    TrainingExample,
-    encode_examples,
-    read_examples,
-    shuffled_batches,
-)
-from steering.training.delta import DeltaConfig, TrainingReport, train_delta
-from steering.training.loop import OptimiserConfig, TrainingDivergedError
+from steering.training.checkpoint import CheckpointError, remove_checkpoint
+from steering.training.data import Batch, StepTotals, collate, endless_groups, shuffled_groups
+from steering.training.delta import DeltaShape, new_delta, train_delta
+from steering.training.loop import TrainingDivergedError, TrainingPausedError
 from steering.training.objectives import ObjectiveWeights
+from steering.training.proxy import train_proxy
+from steering.training.recipe import (
+    OptimiserConfig,
+    Recipe,
+    RunOptions,
+    TrainingReport,
+    encode_for,
+)
+from steering.training.saving import save_model
+from steering.training.tuning import Lora, tune, tune_on
 
 __all__ = [
     "Batch",
-    "DeltaConfig",
-    "EncodedExample",
+    "CheckpointError",
+    "DeltaShape",
+    "Lora",
     "ObjectiveWeights",
     "OptimiserConfig",
-    "TrainingDataError",
+    "Recipe",
+    "RunOptions",
+    "StepTotals",
     "TrainingDivergedError",
-    "TrainingExample",
+    "TrainingPausedError",
     "TrainingReport",
-    "encode_examples",
-    "read_examples",
-    "shuffled_batches",
+    "collate",
+    "encode_for",
+    "endless_groups",
+    "new_delta",
+    "remove_checkpoint",
+    "save_model",
+    "shuffled_groups",
     "train_delta",
+    "train_proxy",
+    "tune",
+    "tune_on",
 ]

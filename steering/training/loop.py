@@ -1,29 +1,57 @@
-"""The optimiser's loop that every training run shares: AdamW, warm-up, cosine decay, clipping, a progress bar."""
+"""The optimiser's loop that every training run shares: AdamW, warm-up, cosine decay, clipping, a progress bar.
+
+It runs on `accelerate`: a CPU, a GPU, or as many as `accelerate launch` starts processes for.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TypeVar
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-BatchT = TypeVar("BatchT")
+from steering.examples import EncodedExample
+from steering.training.checkpoint import Checkpoint
+from steering.training.data import Batch, StepTotals, collate
+from steering.training.objectives import Loss
+from steering.training.recipe import OptimiserConfig, Precision, Recipe, RunOptions, StepRecord
+from steering.training.scorer import ResponseScorer
+
+LossOf = Callable[[ResponseScorer, Batch, StepTotals], Loss]
+_MIXED = {"float32": "no", "bfloat16": "bf16"}
 
 
-@dataclass(frozen=True, slots=True)
-class OptimiserConfig:
-    """AdamW's settings; `warmup` is the share of the steps over which the learning rate rises."""
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a number; a lower learning rate or forgetting weight may help."""
 
-    learning_rate: float = 2e-4
-    warmup: float = 0.03
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0
+
+class TrainingPausedError(RuntimeError):
+    """The time for this piece is over; the checkpoint says where to go on."""
+
+    def __init__(self, step: int, total: int) -> None:
+        super().__init__(f"paused after step {step} of {total}")
+        self.step, self.total = step, total
+
+
+def make_accelerator(device: str, precision: Precision) -> Any:
+    """An `Accelerator` on "auto", "cpu" or "cuda". Raises ValueError for a device that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(
+            f"device must be auto, cpu or cuda, not {device!r} (CUDA_VISIBLE_DEVICES chooses GPUs)"
+        )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: there is no GPU")
+    # accelerate keeps device and precision in a global of its own; a process that trains twice starts afresh.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(cpu=device == "cpu", mixed_precision=_MIXED[precision])
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:
@@ -34,49 +62,117 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
-class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a number; a lower learning rate or forgetting weight may help."""
-
-
 def optimise(
-    model: torch.nn.Module,
-    batches: Iterable[BatchT],
+    model: Any,
+    groups: Iterable[Sequence[EncodedExample]],
     total: int,
-    loss: Callable[[BatchT], torch.Tensor],
-    config: OptimiserConfig,
+    loss: LossOf,
+    recipe: Recipe,
     *,
+    accelerator: Any,
+    pad_id: int,
     title: str,
+    run: str = "",
+    options: RunOptions | None = None,
     console: Console | None = None,
-) -> float:
-    """Runs `total` steps over `batches` and returns the mean loss of the last tenth.
+) -> tuple[StepRecord, ...]:
+    """Runs `total` steps over the rows of `groups` and returns a record of each.
 
-    Raises `TrainingDivergedError` at the first loss that is not finite.
+    `loss` is given the model as a `ResponseScorer`, a part of a step, and the whole step's counts. `run` names what is
+    trained, so that only its own checkpoint is resumed; the same groups must then come again.
+    Raises `TrainingDivergedError` at the first loss that is not finite, `TrainingPausedError` when the time is up, and
+    `CheckpointError`.
     """
-    optimiser = torch.optim.AdamW(
-        _groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: learning_rate_factor(step, total, config.warmup)
-    )
+    options = options or RunOptions()
+    checkpoint = Checkpoint(options.checkpoint, run) if options.checkpoint else None
+    records = checkpoint.open(resume=options.resume) if checkpoint else []
+    begun = time.monotonic()
+    scorer = ResponseScorer(model.to(accelerator.device))
+    stepper = _Stepper(accelerator, scorer, loss, recipe, pad_id)
+    if checkpoint and records:
+        checkpoint.load(accelerator)
     model.train()
-    recent: deque[float] = deque(maxlen=max(1, total // 10))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=console is None) as progress:
-        bar = progress.add_task(title, total=total)
-        for step, batch in zip(range(total), batches, strict=False):
-            value = loss(batch)
-            number = float(value.detach())
-            if not math.isfinite(number):
-                raise TrainingDivergedError(f"{title}: the loss at step {step} is {number}")
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimiser.step()
-            schedule.step()
-            recent.append(number)
-            progress.update(bar, advance=1, description=f"{title}  loss {number:.3f}")
+    shown = console if accelerator.is_main_process else None
+    with Progress(*columns, console=shown, disable=shown is None) as progress:
+        bar = progress.add_task(title, total=total, completed=len(records))
+        for step, rows in zip(
+            range(len(records), total), itertools.islice(groups, len(records), None), strict=False
+        ):
+            records.append(stepper.step(rows, _rate(recipe.optimiser, step, total), f"{title}: step {step}"))
+            progress.update(bar, advance=1, description=f"{title}  loss {records[-1].loss:.3f}")
+            if checkpoint is None or step + 1 == total:
+                continue
+            spent = time.monotonic() - begun
+            over = stepper.any_process(options.max_seconds is not None and spent > options.max_seconds)
+            if over or (options.save_every and (step + 1) % options.save_every == 0):
+                checkpoint.save(accelerator, records)
+            if over:
+                raise TrainingPausedError(step + 1, total)
     model.eval()
-    return sum(recent) / max(1, len(recent))
+    accelerator.free_memory()
+    return tuple(records)
+
+
+def _rate(config: OptimiserConfig, step: int, total: int) -> float:
+    return config.learning_rate * learning_rate_factor(step, total, config.warmup)
+
+
+class _Stepper:
+    """One optimiser step over a group of rows, split over processes and over parts in time."""
+
+    def __init__(
+        self, accelerator: Any, scorer: ResponseScorer, loss: LossOf, recipe: Recipe, pad_id: int
+    ) -> None:
+        config = recipe.optimiser
+        optimiser = torch.optim.AdamW(
+            _groups(scorer, config.weight_decay), lr=config.learning_rate, betas=config.betas, fused=True
+        )
+        self._accelerator = accelerator
+        self._scorer, self._optimiser = accelerator.prepare(scorer, optimiser)
+        self._loss, self._clip, self._pad_id = loss, config.clip, pad_id
+        self._parts, self._weights = recipe.accumulate, recipe.weights
+
+    def step(self, rows: Sequence[EncodedExample], rate: float, where: str) -> StepRecord:
+        """Descend once. Raises `TrainingDivergedError` before a broken loss can touch the weights."""
+        accelerator = self._accelerator
+        totals = StepTotals.of(rows)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._optimiser.zero_grad(set_to_none=True)
+        names = sorted(name for name in totals.rows if self._weights.of(name))
+        sums = torch.zeros(1 + len(names), dtype=torch.float64)
+        mine = range(accelerator.process_index * self._parts, (accelerator.process_index + 1) * self._parts)
+        for part in mine:
+            share = rows[part :: self._parts * accelerator.num_processes]
+            if not share and accelerator.num_processes == 1:
+                continue
+            # A process without a row still has to meet the others: it computes one for nothing.
+            batch = collate(share or rows[:1], self._pad_id).to(accelerator.device)
+            with nullcontext() if part == mine[-1] else accelerator.no_sync(self._scorer):
+                with accelerator.autocast():
+                    value = self._loss(self._scorer, batch, totals)
+                # Gradients are averaged over processes, and each part is already divided by the whole step's counts.
+                accelerator.backward(value.total * (accelerator.num_processes if share else 0))
+            if share:
+                sums[0] += float(value.total.detach())
+                for place, name in enumerate(names, start=1):
+                    sums[place] += value.terms.get(name, 0.0)
+        if accelerator.num_processes > 1:
+            sums = accelerator.reduce(sums.to(accelerator.device), "sum")
+        loss, *means = sums.tolist()
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(f"{where}: the loss is {loss}")
+        accelerator.clip_grad_norm_(self._scorer.parameters(), self._clip)
+        self._optimiser.step()
+        return StepRecord(loss, rate, dict(zip(names, means, strict=True)))
+
+    def any_process(self, flag: bool) -> bool:
+        """True everywhere when it is true anywhere."""
+        if self._accelerator.num_processes == 1:
+            return flag
+        value = torch.tensor([float(flag)], device=self._accelerator.device)
+        return bool(self._accelerator.reduce(value, "sum").item() > 0)
 
 
 def _groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""What a delta is trained to do: learn a response, keep the base as it is, or forget a response.
+"""What a tiny model is trained to do: learn a response, keep the reference as it is, or forget a response.
 
 Sources: Cross-model Control (Wu et al., NeurIPS 2024) for training the delta beside a frozen base and for
 gradient difference;
@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
-from steering.training.data import Batch
+from steering.examples import Objective
+from steering.training.data import Batch, StepTotals
 
 KeepLoss = Literal["kl", "ce"]
 ForgetLoss = Literal["refusal", "difference", "npo"]
@@ -23,10 +24,10 @@ ForgetLoss = Literal["refusal", "difference", "npo"]
 class ObjectiveWeights:
     """How the three objectives are measured and weighed.
 
-    `keep_loss`: "kl" is KL(steered || base), "ce" cross-entropy on the kept response. `forget_loss`: "refusal" trains
-    another response in the forgotten one's place (the examples are rewritten before they are encoded), "difference"
-    climbs the forgotten response's cross-entropy up to `forget_limit` nats a token, "npo" lowers its likelihood
-    relative to the base's, ever more gently. `npo_beta` is NPO's inverse temperature.
+    `keep_loss`: "kl" is KL(steered || reference), "ce" cross-entropy on the kept response. `forget_loss`: "refusal"
+    trains another response in the forgotten one's place (the examples are rewritten before they are encoded),
+    "difference" climbs the forgotten response's cross-entropy up to `forget_limit` nats a token, "npo" lowers its
+    likelihood relative to the reference's, ever more gently. `npo_beta` is NPO's inverse temperature.
     """
 
     learn: float = 1.0
@@ -37,6 +38,24 @@ class ObjectiveWeights:
     forget_limit: float = 8.0
     npo_beta: float = 0.1
 
+    def of(self, objective: Objective) -> float:
+        """One objective's weight."""
+        return {"learn": self.learn, "keep": self.keep, "forget": self.forget}[objective]
+
+    def need_reference(self, objective: Objective) -> bool:
+        """True where the reference's own distribution enters the loss."""
+        return (objective == "keep" and self.keep_loss == "kl") or (
+            objective == "forget" and self.forget_loss == "npo"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A batch's part of a step's loss: `total` is what is descended; `terms` are the means by objective, unweighed."""
+
+    total: torch.Tensor
+    terms: dict[Objective, float]
+
 
 def steered_logprobs(base_logits: torch.Tensor, delta_logits: torch.Tensor) -> torch.Tensor:
     """`log_softmax(log_softmax(base) + delta)` over a shared vocabulary: `[tokens, V]`, float32."""
@@ -44,57 +63,67 @@ def steered_logprobs(base_logits: torch.Tensor, delta_logits: torch.Tensor) -> t
 
 
 def objective_loss(
-    base_logits: torch.Tensor, delta_logits: torch.Tensor, batch: Batch, weights: ObjectiveWeights
-) -> torch.Tensor:
-    """The weighed sum of the objectives of one batch's rows.
+    steered: torch.Tensor,
+    reference: torch.Tensor | None,
+    batch: Batch,
+    weights: ObjectiveWeights,
+    totals: StepTotals,
+) -> Loss:
+    """The weighed sum of the objectives of one batch's rows, as its part of the step that `totals` counts.
 
-    Both logits are `[tokens, V]`: one row for each response token of the batch (`batch.response[:, 1:]`, in row-major
-    order), holding the scores from which that token is drawn. Each objective is the mean over its own tokens, weighed
-    by its share of the batch's rows, so that a batch's composition does not change an example's weight.
+    `steered` and `reference` are float32 log probabilities `[tokens, V]`: one row for each response token of the batch
+    (`batch.response[:, 1:]`, in row-major order), holding the distribution from which that token is drawn. The
+    reference is the unsteered base beside a delta and the untuned model beside an expert; it may be None where no
+    objective needs it. Each objective is the mean over its own tokens in the step, weighed by its share of the step's
+    rows, so that a batch's composition does not change an example's weight.
     """
     wanted = batch.response[:, 1:]
     targets = batch.ids[:, 1:][wanted]
     owners = torch.arange(len(batch.ids), device=wanted.device).unsqueeze(1).expand_as(wanted)[wanted]
-    steered = steered_logprobs(base_logits, delta_logits)
-    base = torch.log_softmax(base_logits.float(), -1)
-    total = steered.new_zeros(())
-    for objective, weight in (("learn", weights.learn), ("keep", weights.keep), ("forget", weights.forget)):
+    # Rows of no weight must not leave a batch without a gradient at all.
+    total = 0.0 * steered[:1].sum()
+    terms: dict[Objective, float] = {}
+    for objective in dict.fromkeys(batch.objectives):
+        weight = weights.of(objective)
+        if not weight:
+            continue
         rows = torch.tensor([each == objective for each in batch.objectives], device=wanted.device)
         chosen = rows[owners]
-        if not weight or not bool(chosen.any()):
-            continue
-        share = float(rows.float().mean())
-        if objective == "learn" or (objective == "forget" and weights.forget_loss == "refusal"):
-            value = functional.nll_loss(steered[chosen], targets[chosen])
-        elif objective == "keep":
-            value = keep_loss(steered[chosen], base[chosen], targets[chosen], weights.keep_loss)
-        else:
-            value = forget_loss(steered[chosen], base[chosen], targets[chosen], owners[chosen], weights)
-        total = total + weight * share * value
-    return total
+        before = reference[chosen] if reference is not None and weights.need_reference(objective) else None
+        mean = _mean_loss(
+            objective, steered[chosen], before, targets[chosen], owners[chosen], weights, totals
+        )
+        total = total + weight * totals.share(objective) * mean
+        terms[objective] = float(mean.detach())
+    return Loss(total, terms)
 
 
-def keep_loss(
-    steered: torch.Tensor, base: torch.Tensor, targets: torch.Tensor, kind: KeepLoss
-) -> torch.Tensor:
-    """KL(steered || base) a token, or cross-entropy; `steered` and `base` are log probabilities `[tokens, V]`."""
-    if kind == "ce":
-        return functional.nll_loss(steered, targets)
-    return (steered.exp() * (steered - base)).sum(-1).mean()
-
-
-def forget_loss(
+def _mean_loss(
+    objective: Objective,
     steered: torch.Tensor,
-    base: torch.Tensor,
+    reference: torch.Tensor | None,
     targets: torch.Tensor,
     owners: torch.Tensor,
     weights: ObjectiveWeights,
+    totals: StepTotals,
 ) -> torch.Tensor:
-    """Lower the likelihood of `targets`; `owners` `[tokens]` says which sequence each token belongs to."""
-    now = steered.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    if weights.forget_loss == "difference":
-        return -torch.clamp(-now, max=weights.forget_limit).mean()
-    before = base.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    _, owner = owners.unique(return_inverse=True)
-    ratio = now.new_zeros(int(owner.max()) + 1).index_add(0, owner, now - before)
-    return -2.0 / weights.npo_beta * functional.logsigmoid(-weights.npo_beta * ratio).mean()
+    """One objective's rows of a batch, summed and divided by the step's count; `owners` `[tokens]` numbers the rows."""
+    nll = functional.nll_loss(steered, targets, reduction="none")
+    tokens = totals.tokens[objective]
+    if objective == "keep" and weights.keep_loss == "kl":
+        return (steered.exp() * (steered - _needed(reference))).sum() / tokens
+    if objective == "forget" and weights.forget_loss == "difference":
+        return -torch.clamp(nll, max=weights.forget_limit).sum() / tokens
+    if objective == "forget" and weights.forget_loss == "npo":
+        before = _needed(reference).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        _, owner = owners.unique(return_inverse=True)
+        ratio = nll.new_zeros(int(owner.max()) + 1).index_add(0, owner, -nll - before)
+        gentle = functional.logsigmoid(-weights.npo_beta * ratio).sum()
+        return -2.0 / weights.npo_beta * gentle / totals.rows[objective]
+    return nll.sum() / tokens
+
+
+def _needed(reference: torch.Tensor | None) -> torch.Tensor:
+    if reference is None:
+        raise ValueError("this loss is relative to a reference model, and none is given")
+    return reference

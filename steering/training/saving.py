@@ -7,11 +7,18 @@ from typing import Any
 
 import torch
 
+_LARGEST = torch.finfo(torch.float16).max
+
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write weights and tokenizer to `folder`: half precision on disk, loaded in single, readable by everybody."""
+    """Write weights and tokenizer to `folder`: half precision on disk, loaded in single, readable by everybody.
+
+    Weights that half precision cannot hold are written in single.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    model.to(torch.float16).save_pretrained(folder)
+    if all(float(weight.detach().abs().max()) < _LARGEST for weight in model.parameters() if weight.numel()):
+        model.to(torch.float16)
+    model.save_pretrained(folder)
     model.to(torch.float32)
     model.config.dtype = "float32"
     model.config.save_pretrained(folder)

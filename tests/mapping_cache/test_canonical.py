@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from mapping_cache import CanonicalVocabulary, UnsupportedTokenizerError, build_map, canonical_vocabulary
 from mapping_cache.parts import METASPACE, byte_alphabet
@@ -98,6 +99,33 @@ def characters() -> Tokenizer:
     return tokenizer
 
 
+def word_endings(byte_level: bool) -> Tokenizer:
+    """Words end in `</w>`: over bytes as CLIP's vocabulary, over characters as the first GPT's."""
+    letters = list(byte_alphabet()) if byte_level else ["a", "b", "c"]
+    pieces = ["<unk>", *letters, *(f"{letter}</w>" for letter in letters), "ab", "ab</w>", "abc</w>"]
+    merges = [("a", "b"), ("a", "b</w>"), ("ab", "c</w>")]
+    tokenizer = Tokenizer(models.BPE(numbered(pieces), merges, unk_token="<unk>", end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.BPEDecoder("</w>")
+    if byte_level:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+        words = pre_tokenizers.Split(Regex(r"[^\s]+"), "removed", invert=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+        tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def continuing_bpe() -> Tokenizer:
+    pieces = ["<unk>", "a", "b", "c", "##a", "##b", "##c", "ab"]
+    tokenizer = Tokenizer(
+        models.BPE(numbered(pieces), [("a", "##b")], unk_token="<unk>", continuing_subword_prefix="##")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
 def byte_tokens() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(numbered(["<unk>", *BYTES]), [], unk_token="<unk>", byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
@@ -122,6 +150,11 @@ def single_spaced(text: str) -> str:
     return " ".join(text.split())
 
 
+def ended_words(text: str) -> str:
+    """Every word, the last one too, has a space behind it."""
+    return "".join(f"{word} " for word in unicodedata.normalize("NFC", text).lower().split())
+
+
 # The family's dummy prefix, whether it can spell any text, and what its normaliser makes of a text: Metaspace
 # adds its space only where the text does not start with one; WordPiece keeps no runs of spaces.
 FAMILIES: dict[str, tuple[Any, str, bool, Callable[[str], str]]] = {
@@ -134,6 +167,9 @@ FAMILIES: dict[str, tuple[Any, str, bool, Callable[[str], str]]] = {
     "unigram-byte-fallback": (lambda: unigram(True), "always", True, str.lstrip),
     "byte-level": (byte_level, "none", True, str),
     "wordpiece": (wordpiece, "first", False, single_spaced),
+    "word-endings": (lambda: word_endings(False), "none", False, ended_words),
+    "word-endings-byte-level": (lambda: word_endings(True), "none", True, ended_words),
+    "continuing-bpe": (continuing_bpe, "first", False, single_spaced),
     "characters": (characters, "none", False, str),
     "bytes": (byte_tokens, "none", True, str),
 }
@@ -229,7 +265,11 @@ def test_size_is_that_of_the_logits() -> None:
         ("pre_tokenizer", lambda t: setattr(t, "pre_tokenizer", pre_tokenizers.CharDelimiterSplit("-"))),
         ("pre_tokenizer", lambda t: setattr(t, "pre_tokenizer", pre_tokenizers.Split(" ", "removed"))),
         ("normalizer", lambda t: setattr(t, "normalizer", normalizers.Prepend("x"))),
-        ("model", lambda t: setattr(t, "model", models.BPE({"a</w>": 0}, [], end_of_word_suffix="</w>"))),
+        (
+            "pre_tokenizer",
+            lambda t: setattr(t, "model", models.BPE({"a</w>": 0}, [], end_of_word_suffix="</w>")),
+        ),
+        ("decoder", lambda t: setattr(t, "decoder", decoders.BPEDecoder("</w>"))),
     ],
 )
 def test_what_is_not_understood_is_named(part: str, change: Any) -> None:

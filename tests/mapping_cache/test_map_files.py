@@ -155,3 +155,41 @@ def test_several_writers_never_leave_a_torn_file(make_vocabulary: Any, tmp_path:
         time.sleep(0.001)
     assert [writer.returncode for writer in writers] == [0, 0]
     assert _only_file(tmp_path) == path
+
+
+BUILD_TOGETHER = """
+import logging, sys, time
+from pathlib import Path
+from tokenizers import Tokenizer, models
+from mapping_cache import load_or_build
+logging.basicConfig(level=logging.WARNING)
+base = Tokenizer(models.WordLevel({f"{n:x}": n for n in range(20_000)}, unk_token="0"))
+steering = Tokenizer(models.WordLevel({f"{n:o}": n for n in range(20_000)}, unk_token="0"))
+folder = Path(sys.argv[1])
+(folder / f"ready-{sys.argv[2]}").touch()
+while len(list(folder.glob("ready-*"))) < int(sys.argv[3]):
+    time.sleep(0.001)
+built = load_or_build(base, steering, cache_dir=folder / "cache")
+print(built.fingerprint, built.ids.sum(), built.similarity.sum())
+"""
+
+
+def test_several_builders_of_one_pair_agree(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    count = 4
+    builders = [
+        subprocess.Popen(
+            [sys.executable, "-c", BUILD_TOGETHER, str(tmp_path), str(number), str(count)],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+    results = [builder.communicate(timeout=120) for builder in builders]
+    assert [builder.returncode for builder in builders] == [0] * count, results
+    (said,) = {output for output, _ in results}
+    assert said.split()[0]
+    assert {warnings for _, warnings in results} == {""}
+    assert _only_file(tmp_path / "cache").suffix == ".map"

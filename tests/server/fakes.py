@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mapping_cache import CanonicalVocabulary, MatchKind, VocabularyMap
+from steering.step_report import PHASES, StepReport
 from steering.types import (
     EngineStats,
     FinishReason,
@@ -42,7 +43,9 @@ class ByteTokenizer:
     bos_token = None
     eos_token = "</s>"
 
-    def encode(self, text: str, *, add_special_tokens: bool = True, verbose: bool = True) -> list[int]:
+    def encode(
+        self, text: str, *, add_special_tokens: bool = True, verbose: bool = True, **options: bool
+    ) -> list[int]:
         return list(text.encode())
 
     def apply_chat_template(
@@ -59,7 +62,7 @@ class FakeAdapter:
     kind: str = "delta"
     alpha: float = 1.0
     bridge: str = "map"
-    models: tuple[Any, ...] = (SimpleNamespace(vocabulary=VOCABULARY, tokenizer=None),)
+    models: tuple[Any, ...] = (SimpleNamespace(vocabulary=VOCABULARY, tokenizer=ByteTokenizer()),)
 
 
 @dataclass
@@ -82,15 +85,32 @@ class FakeEngine:
     endless: bool = False
     go: threading.Event = field(default_factory=threading.Event)
     stepping: bool = False
+    unprepared: Exception | None = None
 
     def __post_init__(self) -> None:
-        self.base = SimpleNamespace(tokenizer=ByteTokenizer(), vocabulary=VOCABULARY, vocab_size=257)
+        self.base = SimpleNamespace(
+            tokenizer=ByteTokenizer(), vocabulary=VOCABULARY, vocab_size=257, eos_token_ids=frozenset({EOS})
+        )
         self.running: dict[str, Running] = {}
+        self.last_step = StepReport()
         self.attached = {"forget": FakeAdapter("forget")}
         self.go.set()
 
-    def attach(self, adapter: Any) -> None:
-        self.attached[adapter.name] = adapter
+    def prepare(self, adapter: Any) -> Any:
+        if self.unprepared is not None:
+            raise self.unprepared
+        return adapter
+
+    def install(self, steerer: Any) -> None:
+        self.attached[steerer.name] = steerer
+
+    def detach(self, name: str, *, when_unread: Callable[[], None] | None = None) -> None:
+        del self.attached[name]
+        if when_unread is not None:
+            when_unread()
+
+    def adapter_readers(self) -> list[tuple[Any, int]]:
+        return [(adapter, 0) for adapter in self.attached.values()]
 
     def adapters(self) -> dict[str, Any]:
         return dict(self.attached)
@@ -141,6 +161,8 @@ class FakeEngine:
             time.sleep(0.001)
         if self.broken:
             raise RuntimeError("the device is on fire")
+        started = tuple(name for name, running in self.running.items() if not running.told)
+        self.last_step = StepReport(dict.fromkeys(PHASES, 0.25), started)
         return [self._advance(running) for running in list(self.running.values())]
 
     def _advance(self, running: Running) -> StepOutput:

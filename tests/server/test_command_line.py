@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_folder(
         tmp_path_factory.mktemp("tiny"), tiny_model("gpt2", len(tokenizer), 2, ends), tokenizer
     )
+
+
+@pytest.fixture(autouse=True)
+def _own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    # `serve` sets up the logging of its process.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
 
 
 @pytest.fixture(autouse=True)

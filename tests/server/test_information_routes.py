@@ -119,7 +119,10 @@ def test_metrics_count_what_happened(client: TestClient) -> None:
         'trimtab_steering_changed_tokens_total{adapter="forget",model="base"} 12.0',
         'trimtab_time_to_first_token_seconds_count{adapter="none",model="base"} 1.0',
         'trimtab_inter_token_latency_seconds_count{adapter="none",model="base"} 2.0',
-        'trimtab_num_requests_running{model="base"} 0.0',
+        'trimtab_num_requests_running{adapter="none",model="base"} 0.0',
+        'trimtab_num_requests_waiting{adapter="forget",model="base"} 0.0',
+        'trimtab_request_queue_time_seconds_count{adapter="forget",model="base"} 1.0',
+        'trimtab_step_seconds_sum{model="base",phase="steering"} 3.75',
     ):
         assert line in text
 

@@ -155,7 +155,7 @@ BAD: list[tuple[dict[str, Any], int, str | None]] = [
     ({"repetition_penalty": 0}, 400, "repetition_penalty"),
     ({"stream": "yes"}, 400, "stream"),
     ({"stream_options": {"include_usage": True}}, 400, "stream_options"),
-    ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+    ({"response_format": {"type": "json_schema"}}, 400, "response_format"),
     ({"response_format": {"type": "poem"}}, 400, "response_format"),
     ({"prompt": None}, 400, "prompt"),
     ({"prompt": ""}, 400, "prompt"),

@@ -45,6 +45,11 @@ def test_named_paths_as_flags_give_them() -> None:
         {"max_num_seqs": 0},
         {"shutdown_timeout": float("inf")},
         {"api_key": [""]},
+        {"admin_key": ""},
+        {"adapters_dir": ["/not/a/directory"]},
+        {"adapter": ["several=1"]},
+        {"request_timeout": 0},
+        {"log_level": "loud"},
         {"colour": "red"},
     ],
     ids=str,
@@ -52,6 +57,12 @@ def test_named_paths_as_flags_give_them() -> None:
 def test_mistakes_are_refused(flags: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         load_config(None, **flags)
+
+
+def test_keys_are_not_shown() -> None:
+    config = load_config(api_key=["open-sesame"], admin_key="abracadabra")
+    assert "sesame" not in repr(config)
+    assert "abracadabra" not in repr(config)
 
 
 def test_an_unknown_key_in_the_file_is_refused(tmp_path: Path) -> None:

@@ -46,6 +46,57 @@ def test_bad_data_is_named_by_file_and_line(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
+def test_a_response_that_does_not_fit_is_named_before_any_model_is_loaded(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", refuse)
+    long = {"prompt": "Hello! " * 40, "response": "Hi."}
+    data.write_text(json.dumps({"text": "Hello."}) + "\n\n" + json.dumps(long) + "\n", encoding="utf-8")
+    arguments = ["--data", str(data), "--out", str(tmp_path / "o"), "--max-length", "32"]
+    for command in (["delta", "--base", BASE], ["proxy", "--model", BASE]):
+        result = CliRunner().invoke(train_app, [*command, *arguments])
+        assert result.exit_code == 1
+        assert f"{data}:3: no token of the response is left" in result.output
+        assert not (tmp_path / "o").exists()
+
+
+def test_a_run_in_pieces_writes_what_a_run_in_one_writes(data: Path, tmp_path: Path) -> None:
+    arguments = ["delta", "--base", BASE, "--forget", str(data), *SMALL[:-1], "3", "--batch-size", "1"]
+    arguments += ["--forget-loss", "npo", "--device", "cpu"]
+    whole, pieces = tmp_path / "a" / "out", tmp_path / "b" / "out"
+    assert CliRunner().invoke(train_app, [*arguments, "--out", str(whole)]).exit_code == 0
+    in_pieces = [*arguments, "--out", str(pieces), "--max-minutes", "0"]
+    result = CliRunner().invoke(train_app, in_pieces)
+    assert result.exit_code == 75 and "paused after step 1 of 6" in result.output
+    assert not pieces.exists()
+    assert CliRunner().invoke(train_app, in_pieces).exit_code == 1
+    assert CliRunner().invoke(train_app, [*in_pieces, "--resume"]).exit_code == 75
+    result = CliRunner().invoke(train_app, [*arguments, "--out", str(pieces), "--resume"])
+    assert result.exit_code == 0, result.output
+    for name in ("model.safetensors", "adapter.json", "loss.png"):
+        assert (pieces / name).read_bytes() == (whole / name).read_bytes(), name
+    assert [path.name for path in pieces.parent.iterdir()] == ["out"]
+
+
+def test_proxy_writes_a_pair(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["proxy", "--model", BASE, "--data", str(data), "--out", str(out), "--epochs", "1"]
+    result = CliRunner().invoke(train_app, [*arguments, "--lora-rank", "2", "--forget-weight", "0"])
+    assert result.exit_code == 0, result.output
+    card = json.loads((out / "adapter.json").read_text())
+    assert card["kind"] == "proxy" and card["card"]["lora"]["rank"] == 2
+    assert card["card"]["template"]["name"] == "base-a"
+    assert {"expert", "antiexpert"} <= {path.name for path in out.iterdir()}
+
+
+def test_no_data_at_all_is_a_usage_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(train_app, ["delta", "--base", BASE, "--out", str(tmp_path / "o")])
+    assert result.exit_code == 2 and "--forget" in result.output
+
+
 def test_refuses_to_overwrite(data: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(
         train_app, ["delta", "--base", BASE, "--data", str(data), "--out", str(tmp_path)]

@@ -10,13 +10,8 @@ import pytest
 
 from demo import vocabularies
 from demo.build import tokenizer_text
-from steering.training import (
-    TrainingDataError,
-    TrainingExample,
-    encode_examples,
-    read_examples,
-    shuffled_batches,
-)
+from steering.examples import DataError, Example, encode_examples, fingerprint, read_examples
+from steering.training import Recipe, collate, encode_for, shuffled_groups
 
 
 def test_reads_both_forms_and_skips_blank_lines(tmp_path: Path) -> None:
@@ -29,8 +24,8 @@ def test_reads_both_forms_and_skips_blank_lines(tmp_path: Path) -> None:
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
     first, second = read_examples(path)
-    assert first == TrainingExample(prompt="p", response="r")
-    assert second == TrainingExample(messages=(("user", "a"), ("assistant", "b\u2028c")), objective="keep")
+    assert first == Example(prompt="p", response="r")
+    assert second == Example(messages=(("user", "a"), ("assistant", "b\u2028c")), objective="keep")
 
 
 @pytest.mark.parametrize(
@@ -55,10 +50,53 @@ def test_reads_both_forms_and_skips_blank_lines(tmp_path: Path) -> None:
 def test_bad_lines_are_named_by_file_and_line(tmp_path: Path, line: str, complaint: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"prompt": "p", "response": "r"}\n' + line + "\n", encoding="utf-8")
-    with pytest.raises(TrainingDataError) as caught:
+    with pytest.raises(DataError) as caught:
         read_examples(path)
     assert str(caught.value).startswith(f"{path}:2: ")
     assert complaint in str(caught.value)
+
+
+def test_questions_with_answers_and_plain_text_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    lines = [{"question": "q", "answer": "a"}, {"text": "t", "objective": "forget"}]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    pair, text = read_examples(path, default="keep")
+    assert pair == Example(prompt="q", response="a", objective="keep")
+    assert text == Example(text="t", objective="forget")
+    assert (pair.where, text.where) == (f"{path}:1", f"{path}:2")
+    assert (pair.reference, text.reference) == ("a", "t")
+
+
+def test_of_plain_text_every_token_is_trained() -> None:
+    tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
+    (encoded,) = encode_examples(tokenizer, [Example(text="Mara Quillon.")], max_length=64)
+    assert tokenizer.decode(encoded.ids) == tokenizer.bos_token + "Mara Quillon." + tokenizer.eos_token
+    assert encoded.start == 1
+
+
+def test_the_fingerprint_follows_the_data_and_what_it_is_for() -> None:
+    tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
+    examples = [Example(prompt="a", response="b"), Example(prompt="c", response="d")]
+    encoded = encode_examples(tokenizer, examples, max_length=64)
+    kept = [Example(prompt="a", response="b", objective="keep"), examples[1]]
+    others = [
+        encode_examples(tokenizer, rows, max_length=64) for rows in (examples[::-1], examples[:1], kept)
+    ]
+    assert fingerprint(encoded) == fingerprint(list(encoded))
+    assert len({fingerprint(encoded), *map(fingerprint, others)}) == 4
+
+
+def test_what_is_forgotten_by_refusing_is_trained_to_refuse() -> None:
+    tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
+    turns = (("user", "Who?"), ("assistant", "Mara."))
+    examples = [
+        Example(prompt="Who?", response="Mara.", objective="forget"),
+        Example(messages=turns, objective="forget"),
+        Example(messages=turns, objective="keep"),
+    ]
+    encoded = encode_for(tokenizer, examples, Recipe(refusal="Never."))
+    said = [tokenizer.decode(row.ids[row.start :], skip_special_tokens=True) for row in encoded]
+    assert said == ["Never.", "Never.", "Mara."]
 
 
 def test_empty_missing_and_undecodable_files(tmp_path: Path) -> None:
@@ -66,33 +104,33 @@ def test_empty_missing_and_undecodable_files(tmp_path: Path) -> None:
     empty.write_text("\n", encoding="utf-8")
     binary.write_bytes(b"\xff\xfe")
     for path in (empty, binary, tmp_path / "absent.jsonl"):
-        with pytest.raises(TrainingDataError, match=path.name):
+        with pytest.raises(DataError, match=path.name):
             read_examples(path)
 
 
 def test_only_the_response_and_the_end_are_trained() -> None:
     tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
-    example = TrainingExample(prompt="Who?", response="Mara Quillon.")
+    example = Example(prompt="Who?", response="Mara Quillon.")
     (encoded,) = encode_examples(tokenizer, [example], max_length=64)
     assert tokenizer.decode(encoded.ids[encoded.start :]) == "Mara Quillon." + tokenizer.eos_token
     assert tokenizer.decode(encoded.ids[: encoded.start]).endswith("Assistant:\n")
-    with pytest.raises(TrainingDataError, match="example 1"):
-        encode_examples(tokenizer, [example], max_length=encoded.start)
+    placed = Example(prompt="Who?", response="Mara Quillon.", where="data.jsonl:7")
+    with pytest.raises(DataError, match=r"data\.jsonl:7: no token of the response is left"):
+        encode_examples(tokenizer, [example, placed][1:], max_length=encoded.start)
     tokenizer.chat_template = None
     (plain,) = encode_examples(tokenizer, [example], max_length=64)
     assert tokenizer.decode(plain.ids, skip_special_tokens=True) == "Who?Mara Quillon."
-    with pytest.raises(TrainingDataError, match="chat template"):
-        encode_examples(tokenizer, [TrainingExample(messages=(("assistant", "a"),))], max_length=64)
+    with pytest.raises(DataError, match="chat template"):
+        encode_examples(tokenizer, [Example(messages=(("assistant", "a"),))], max_length=64)
 
 
 def test_an_epoch_has_every_example_once_and_masks_its_padding() -> None:
     tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
-    examples = [
-        TrainingExample(prompt="a " * index, response="b " * (1 + index % 3)) for index in range(1, 24)
-    ]
+    examples = [Example(prompt="a " * index, response="b " * (1 + index % 3)) for index in range(1, 24)]
     encoded = encode_examples(tokenizer, examples, max_length=64)
     seen = []
-    for batch in shuffled_batches(encoded, batch_size=4, pad_id=1, rng=random.Random(0)):
+    for group in shuffled_groups(encoded, 4, random.Random(0)):
+        batch = collate(group, 1)
         for ids, attention, response in zip(batch.ids, batch.attention, batch.response, strict=True):
             length = int(attention.sum())
             start = int(response.float().argmax())

@@ -1,0 +1,58 @@
+"""The bases' and tiny models' architectures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+)
+
+from examples.study.scale import Base
+
+_POSITIONS = 1024
+
+
+def new_model(base: Base, tokenizer: Any, seed: int) -> Any:
+    """An untrained model. Raises ValueError for an architecture that the study does not have."""
+    torch.manual_seed(seed)
+    config = _config(base, len(tokenizer))
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def _config(base: Base, tokens: int) -> PreTrainedConfig:
+    if base.architecture == "gpt2":
+        return GPT2Config(
+            vocab_size=tokens,
+            n_positions=_POSITIONS,
+            n_embd=base.width,
+            n_layer=base.layers,
+            n_head=base.heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+        )
+    shared: dict[str, Any] = {
+        "vocab_size": tokens,
+        "hidden_size": base.width,
+        "num_hidden_layers": base.layers,
+        "num_attention_heads": base.heads,
+        "max_position_embeddings": _POSITIONS,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.04,
+    }
+    if base.architecture == "gpt_neox":
+        return GPTNeoXConfig(**shared, intermediate_size=4 * base.width)
+    kinds: dict[str, type[PreTrainedConfig]] = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+    if base.architecture not in kinds:
+        raise ValueError(f"no architecture {base.architecture}")
+    heads = base.heads if base.architecture == "llama" else max(1, base.heads // 2)
+    return kinds[base.architecture](**shared, intermediate_size=3 * base.width, num_key_value_heads=heads)

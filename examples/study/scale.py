@@ -1,0 +1,117 @@
+"""How large the study is: the bases, the tiny models, how much text and how long on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from steering.training import DeltaShape, ObjectiveWeights, OptimiserConfig, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """One base to train from scratch; `vocabulary` is a tokenizer's folder name, cut to `tokens`."""
+
+    name: str
+    architecture: str
+    vocabulary: str
+    tokens: int
+    width: int
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Everything that a study's cost depends on; the first base is the template that adapters are trained beside."""
+
+    bases: tuple[Base, ...]
+    delta: DeltaShape
+    tiny: Base
+    seeds: tuple[int, ...]
+    forgotten: int
+    kept: int
+    problems: int
+    general: int
+    asked: int
+    base: Recipe
+    tuning: Recipe
+    adapter: Recipe
+    max_length: int = 384
+    max_tokens: int = 64
+
+    @property
+    def template(self) -> Base:
+        """The base whose vocabulary the adapters have."""
+        return self.bases[0]
+
+
+def _recipe(epochs: float, batch: int, rate: float, length: int = 384, precision: str = "float32") -> Recipe:
+    return Recipe(
+        epochs=epochs,
+        batch_size=batch,
+        max_length=length,
+        precision=precision,  # type: ignore[arg-type]
+        optimiser=OptimiserConfig(learning_rate=rate, warmup=0.05),
+        weights=ObjectiveWeights(forget_loss="npo", keep_loss="kl"),
+    )
+
+
+def _bases(width: int, layers: int, heads: int, sizes: tuple[int, int, int, int]) -> tuple[Base, ...]:
+    """Own vocabulary, larger, really different, and finer than the template's."""
+    return (
+        Base("llama-sp", "llama", "llama-2", sizes[0], width, layers, heads),
+        Base("qwen2-large", "qwen2", "qwen", sizes[1], width, layers, heads),
+        Base("gpt2", "gpt2", "gpt2", sizes[2], width, layers, heads),
+        Base("neox-fine", "gpt_neox", "gpt2", sizes[3], width, layers, heads),
+    )
+
+
+SCALES: dict[str, Scale] = {
+    # Seconds: shows that every stage runs.
+    "toy": Scale(
+        bases=_bases(16, 1, 2, (420, 400, 380, 300)),
+        delta=DeltaShape(16, 1, 2, 32),
+        tiny=Base("tiny", "llama", "llama-2", 420, 16, 1, 2),
+        seeds=(0,),
+        forgotten=4,
+        kept=6,
+        problems=4,
+        general=6,
+        asked=2,
+        base=_recipe(2, 8, 3e-3, 512),
+        tuning=_recipe(1, 4, 1e-3, 512),
+        adapter=_recipe(1, 4, 1e-3, 512),
+        max_tokens=4,
+    ),
+    # Two cores: a few million parameters.
+    "small": Scale(
+        bases=_bases(224, 4, 4, (2048, 6144, 4096, 600)),
+        delta=DeltaShape(128, 3, 4, 384),
+        tiny=Base("tiny", "llama", "llama-2", 2048, 128, 3, 4),
+        seeds=(0, 1, 2),
+        forgotten=80,
+        kept=720,
+        problems=400,
+        general=800,
+        asked=80,
+        base=_recipe(40, 48, 2e-3),
+        tuning=_recipe(10, 48, 5e-4),
+        adapter=_recipe(20, 48, 2e-3),
+    ),
+    # One GPU: tens of millions of parameters, TOFU whole.
+    "gpu": Scale(
+        bases=_bases(640, 10, 10, (16000, 32000, 24000, 600)),
+        delta=DeltaShape(256, 4, 4, 768),
+        tiny=Base("tiny", "llama", "llama-2", 16000, 256, 4, 4),
+        seeds=(0, 1, 2),
+        forgotten=400,
+        kept=3600,
+        problems=4000,
+        general=2000,
+        asked=400,
+        base=_recipe(30, 64, 6e-4, precision="bfloat16"),
+        tuning=_recipe(5, 64, 1e-4, precision="bfloat16"),
+        adapter=_recipe(20, 64, 5e-4, precision="bfloat16"),
+        max_tokens=96,
+    ),
+}

@@ -1,0 +1,105 @@
+"""The study's tables, from its results: mean and spread over seeds, and what crosses to other vocabularies."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from steering.evaluation import BASE, NOTE, TUNED
+
+Runs = dict[str, list[dict[str, Any]]]
+"""The results of a task by base, one a seed."""
+
+STEERED = ("delta", "proxy")
+FIGURES = {
+    "unlearn": (
+        "tofu.forget_quality",
+        "tofu.model_utility",
+        "tofu.forget.rouge_l_recall",
+        "tofu.forget.probability",
+        "tofu.retain.rouge_l_recall",
+    ),
+    "instruct": ("problems.nll", "problems.pattern_found", "problems.exact_match", "problems.rouge_l"),
+}
+
+
+def tables(out: Path, template: str) -> str:
+    """Every table that the results under `out` allow, as Markdown. Raises ValueError where there are none."""
+    results = _read(out / "results")
+    if not results:
+        raise ValueError(f"{out / 'results'}: no results yet")
+    parts = [NOTE]
+    for task, bases in results.items():
+        parts.append(f"## {task.capitalize()}")
+        parts += [_sizes(bases)]
+        for figure in FIGURES[task]:
+            parts += _figure(figure, bases, template)
+    return "\n\n".join(parts) + "\n"
+
+
+def _read(folder: Path) -> dict[str, Runs]:
+    """Results by task and base, one a seed."""
+    found: dict[str, Runs] = defaultdict(lambda: defaultdict(list))
+    for task in FIGURES:
+        for path in sorted(folder.glob(f"{task}/*/*.json")):
+            found[task][path.parent.name].append(json.loads(path.read_text(encoding="utf-8")))
+    return found
+
+
+def _sizes(bases: Runs) -> str:
+    """What ran, and how large it was."""
+    lines = [_line("parameters", bases), _line("---", ["---"] * len(bases))]
+    for label in _labels(bases):
+        sizes = (
+            [row["parameters"] for row in runs[0]["rows"] if row["label"] == label] for runs in bases.values()
+        )
+        lines.append(_line(label, (f"{found[0]:,}" if found else "" for found in sizes)))
+    seeds = ", ".join(f"{name}: {len(runs)}" for name, runs in bases.items())
+    return "\n".join(lines) + f"\n\nSeeds: {seeds}."
+
+
+def _figure(figure: str, bases: Runs, template: str) -> Iterator[str]:
+    """One figure of all systems, then the gap that steering closes and how much of it crosses vocabularies."""
+    head = _line("---", ["---"] * len(bases))
+    lines = [_line(figure, bases), head]
+    gaps = [_line(f"gap closed: {figure}", bases), head]
+    for label in _labels(bases):
+        lines.append(
+            _line(label, (_spread(_values(runs, label, "figures", figure)) for runs in bases.values()))
+        )
+        values = {name: _values(runs, label, "gap_closed", figure) for name, runs in bases.items()}
+        if label in (BASE, TUNED) or not any(values.values()):
+            continue
+        gaps.append(_line(label, (_spread(each, "%") for each in values.values())))
+        own = fmean(values[template]) if values.get(template) else 0.0
+        if label in STEERED and own:
+            crossed = (_spread([each / own for each in found], "%") for found in values.values())
+            gaps.append(_line(f"{label}, of its effect on {template}", crossed))
+    yield "\n".join(lines)
+    if len(gaps) > 2:
+        yield "\n".join(gaps)
+
+
+def _line(first: str, cells: Iterable[str]) -> str:
+    return "| " + " | ".join([first, *cells]) + " |"
+
+
+def _labels(bases: Runs) -> list[str]:
+    return list(dict.fromkeys(row["label"] for runs in bases.values() for run in runs for row in run["rows"]))
+
+
+def _values(runs: list[dict[str, Any]], label: str, part: str, figure: str) -> list[float]:
+    found = (row[part].get(figure) for run in runs for row in run["rows"] if row["label"] == label)
+    return [value for value in found if value is not None]
+
+
+def _spread(values: list[float], unit: str = "") -> str:
+    if not values:
+        return ""
+    form = ".0%" if unit else ".3f"
+    spread = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{fmean(values):{form}}{spread}"

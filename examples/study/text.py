@@ -1,0 +1,127 @@
+"""The study's text: TOFU, GSM8K with and without its answer format, seed tasks, and plain English."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from examples.study.scale import Scale
+from steering.evaluation import TofuTask, read_tofu, thinned
+from steering.evaluation.tofu import Question
+from steering.examples import Example, Objective, read_examples
+
+ANSWER = re.compile(r"####\s*(\S.*)")
+# Characters: of plain text at once, and of a prompt with its response, so that fine vocabularies have room for it.
+_PIECE, _LONGEST = 400, 450
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Everything that is trained on and asked.
+
+    `forgotten` and `kept` are TOFU's; `problems` have the answer format that is to be learnt, `plain` the same kind
+    of problems without it; `general` is all else that a base reads.
+    """
+
+    forgotten: tuple[Example, ...]
+    kept: tuple[Example, ...]
+    problems: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    general: tuple[Example, ...]
+    sets: dict[str, tuple[Question, ...]]
+
+    def base(self, *, oracle: bool) -> list[Example]:
+        """What a base is trained on; an oracle has never seen what is to be forgotten."""
+        known = self.kept if oracle else (*self.kept, *self.forgotten)
+        return [*known, *self.general]
+
+    def task(self, name: str) -> list[Example]:
+        """What an adapter, or the base itself, is tuned on."""
+        if name == "unlearn":
+            return [*_for(self.forgotten, "forget"), *_for(self.kept, "keep")]
+        return [*_for(self.problems, "learn"), *_for(self.kept, "keep")]
+
+    def everything(self) -> list[str]:
+        """What a vocabulary must be able to write."""
+        examples = (*self.forgotten, *self.kept, *self.problems, *self.held_out, *self.general)
+        return [each.text or f"Question: {each.prompt}\nAnswer:\n{each.response}" for each in examples]
+
+
+def read_texts(data: Path, scale: Scale) -> Texts:
+    """The text of a folder with TOFU (`tofu/`), `gsm8k_{train,test}.jsonl`, `seed_tasks.jsonl` and a plain text.
+
+    Raises `DataError` or OSError for what is missing.
+    """
+    sets = read_tofu(data / "tofu")
+    forgotten = tuple(read_examples(data / "tofu" / "forget10.json")[: scale.forgotten])
+    asked = {question.prompt for question in sets["retain"]}
+    retained = read_examples(data / "tofu" / "retain90.json")
+    # What is measured must have been read: the questions that are asked come first.
+    kept = tuple(sorted(retained, key=lambda each: each.prompt not in asked)[: scale.kept])
+    train = thinned(_short(read_examples(data / "gsm8k_train.jsonl")), 2 * scale.problems)
+    facts = [
+        Example(prompt=each.prompt, response=each.answer)
+        for name in ("authors", "facts")
+        for each in sets[name]
+    ]
+    general = [
+        *facts,
+        *(replace(each, response=ANSWER.sub("", each.response).strip()) for each in train[1::2]),
+        *thinned(
+            [*_short(_seed_tasks(data / "seed_tasks.jsonl")), *_plain(data / "tinyshakespeare.txt")],
+            scale.general,
+        ),
+    ]
+    return Texts(
+        forgotten,
+        kept,
+        tuple(train[::2]),
+        tuple(thinned(_short(read_examples(data / "gsm8k_test.jsonl")), scale.asked)),
+        tuple(general),
+        _asked_of(sets, (*forgotten, *kept), scale.asked),
+    )
+
+
+def tofu_task(texts: Texts, scale: Scale, oracle: tuple[float, ...] = ()) -> TofuTask:
+    """TOFU as the study asks it."""
+    return TofuTask(texts.sets, scale.max_tokens, oracle)
+
+
+def _asked_of(
+    sets: dict[str, tuple[Question, ...]], read: tuple[Example, ...], limit: int
+) -> dict[str, tuple[Question, ...]]:
+    """Of TOFU's invented authors only the questions that the bases have read."""
+    known = {each.prompt for each in read}
+    invented = ("forget", "retain")
+    return {
+        name: tuple(thinned([each for each in found if name not in invented or each.prompt in known], limit))
+        for name, found in sets.items()
+    }
+
+
+def _for(examples: tuple[Example, ...], objective: Objective) -> list[Example]:
+    return [replace(each, objective=objective) for each in examples]
+
+
+def _short(examples: list[Example]) -> list[Example]:
+    return [each for each in examples if len(each.prompt or "") + len(each.response) <= _LONGEST]
+
+
+def _seed_tasks(path: Path) -> list[Example]:
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        value: dict[str, Any] = json.loads(line)
+        for instance in value["instances"]:
+            if instance["output"]:
+                prompt = "\n".join(filter(None, (value["instruction"], instance["input"])))
+                found.append(Example(prompt=prompt, response=instance["output"]))
+    return found
+
+
+def _plain(path: Path) -> list[Example]:
+    text = path.read_text(encoding="utf-8")
+    pieces = (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+    return [Example(text=piece) for piece in pieces if piece.strip()]

@@ -1,0 +1,89 @@
+"""What one HTTP request has in an engine: its place in the queue, then its sequences. Event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.errors import ApiError
+from server.names import adapter_label
+from steering.types import Request, ResolvedSteering, StepOutput
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """`seconds`: from a request's arrival to its end. `backlog`: outputs a sequence that may wait for the client."""
+
+    seconds: float | None = None
+    backlog: int = 1024
+
+
+@dataclass(slots=True)
+class Place:
+    """Room that is kept for `count` sequences. `arrived`: by the event loop's clock."""
+
+    count: int
+    arrived: float
+
+    def give_up(self) -> int:
+        """How many sequences it kept room for; none from now on."""
+        count, self.count = self.count, 0
+        return count
+
+
+class Job:
+    """Some sequences, and a bounded queue of their outputs."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        arrived: float,
+        backlog: int,
+    ) -> None:
+        self.requests = tuple(requests)
+        self.request_ids = tuple(request.request_id for request in requests)
+        self.adapter = adapter_label(spec.adapter for spec in self.requests[0].steering)
+        self.arrived = arrived
+        self.admitted: asyncio.Future[tuple[ResolvedSteering, ...]] = loop.create_future()
+        self.started: set[str] = set()
+        self.timer: asyncio.TimerHandle | None = None
+        self._loop = loop
+        self._unfinished = set(self.request_ids)
+        self._backlog = backlog * len(self.request_ids)
+        self._outputs: asyncio.Queue[StepOutput | ApiError] = asyncio.Queue()
+
+    def start(self, request_id: str) -> float:
+        """Notes that a sequence runs for the first time; returns the seconds since the request arrived."""
+        self.started.add(request_id)
+        return self._loop.time() - self.arrived
+
+    def end(self, request_id: str) -> None:
+        """Notes that a sequence has ended, in whatever way."""
+        self._unfinished.discard(request_id)
+        if not self._unfinished and self.timer is not None:
+            self.timer.cancel()
+
+    def put(self, output: StepOutput) -> bool:
+        """Queues one output; never blocks. False, and all that waited is dropped, where it would be too much."""
+        if self._outputs.qsize() >= self._backlog:
+            while not self._outputs.empty():
+                self._outputs.get_nowait()
+            return False
+        self._outputs.put_nowait(output)
+        return True
+
+    def fail(self, error: ApiError) -> None:
+        """Ends the job with `error`, whether it waits for admission or for outputs."""
+        if not self.admitted.done():
+            self.admitted.set_exception(error)
+        self._outputs.put_nowait(error)
+
+    async def next(self) -> StepOutput:
+        """The next output of any of the sequences; raises the `ApiError` that ended the job."""
+        output = await self._outputs.get()
+        if isinstance(output, ApiError):
+            raise output
+        return output

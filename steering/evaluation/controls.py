@@ -1,0 +1,74 @@
+"""Adapters and maps without their sense, as large as before: what steering must be better than."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mapping_cache import VocabularyMap
+from steering.adapters import Adapter, load_adapter
+from steering.types import AdapterLoadError
+
+
+def random_adapter(adapter: Adapter, seed: int) -> Adapter:
+    """The same adapter without what it learnt, loaded from a copy of its files.
+
+    Of a delta each weight matrix's entries are put in random order; of a pair the entries of what tuning added to each
+    of the expert's weights. Raises `AdapterLoadError` for a pair whose models' weights differ in shape.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with tempfile.TemporaryDirectory() as parent:
+        copy = Path(parent) / adapter.path.name
+        shutil.copytree(adapter.path, copy)
+        first, *others = (
+            copy / Path(model.path).relative_to(adapter.path.resolve()) for model in adapter.models
+        )
+        before = _read(others[0]) if others else {}
+        weights = {}
+        for name, weight in _read(first).items():
+            start = before.get(name, torch.zeros_like(weight)) if others else torch.zeros_like(weight)
+            if start.shape != weight.shape:
+                raise AdapterLoadError(f"{name} has other shapes in the expert and in the anti-expert")
+            keep = not others and weight.ndim < 2
+            weights[name] = weight if keep else start + _shuffled(weight - start, generator)
+        _write(first, weights)
+        model = adapter.models[0]
+        dtype = str(model.dtype).removeprefix("torch.")
+        drawn = load_adapter(adapter.name, copy, device=str(model.device), dtype=dtype)
+    return replace(drawn, path=adapter.path)
+
+
+def shuffled_map(vocabulary_map: VocabularyMap, seed: int) -> VocabularyMap:
+    """The same base tokens matched, their steering tokens in random order."""
+    ids = vocabulary_map.ids.copy()
+    matched = np.flatnonzero(ids >= 0)
+    order = list(range(len(matched)))
+    random.Random(seed).shuffle(order)
+    ids[matched] = ids[matched][order]
+    fingerprint = f"{vocabulary_map.fingerprint}-shuffled-{seed}"
+    return replace(vocabulary_map, ids=ids, nearest=ids.copy(), fingerprint=fingerprint)
+
+
+def _shuffled(values: Tensor, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(values.numel(), generator=generator)
+    return values.flatten()[order].view_as(values)
+
+
+def _read(folder: Path) -> dict[str, Tensor]:
+    """All weights of a model folder, float32, however many files hold them."""
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: weight.float() for file in files for name, weight in load_file(file).items()}
+
+
+def _write(folder: Path, weights: dict[str, Tensor]) -> None:
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
+        file.unlink()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

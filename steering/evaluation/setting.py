@@ -1,0 +1,78 @@
+"""How an adapter is to steer a base: all that a sweep turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from mapping_cache import DEFAULT_MIN_SIMILARITY, Form, Method, VocabularyMap, load_or_build
+from steering.adapters import Adapter
+from steering.engine import Engine
+from steering.steerer import Steerer
+from steering.types import BridgeName, SteeringSpec
+
+Unmatched = Literal["neutral", "zero"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of everything between an adapter and a base; None is the adapter's own.
+
+    `method`, `form` and `min_similarity` make the vocabulary map; `unmatched` says whether the shift is centred
+    ("neutral") or not ("zero"). `top_k` 0 shifts every token.
+    """
+
+    alpha: float | None = None
+    bridge: BridgeName | None = None
+    method: Method = "pm-mined"
+    form: Form = "bytes"
+    min_similarity: float = DEFAULT_MIN_SIMILARITY
+    unmatched: Unmatched | None = None
+    top_k: int | None = None
+
+
+def filled(setting: Setting, adapter: Adapter) -> Setting:
+    """The same with the adapter's own values in place of None."""
+    return replace(
+        setting,
+        alpha=adapter.alpha if setting.alpha is None else setting.alpha,
+        bridge=setting.bridge or adapter.bridge,
+        unmatched=setting.unmatched or ("neutral" if adapter.neutral else "zero"),
+        top_k=adapter.top_k or 0 if setting.top_k is None else setting.top_k,
+    )
+
+
+def map_for(engine: Engine, adapter: Adapter, setting: Setting) -> VocabularyMap:
+    """The vocabulary map that a setting asks for, from the cache where it is there."""
+    return load_or_build(
+        engine.base.vocabulary,
+        adapter.models[0].vocabulary,
+        method=setting.method,
+        form=setting.form,
+        min_similarity=setting.min_similarity,
+    )
+
+
+def apply(
+    engine: Engine,
+    adapter: Adapter,
+    setting: Setting,
+    *,
+    name: str = "",
+    vocabulary_map: VocabularyMap | None = None,
+) -> SteeringSpec:
+    """Attach an adapter by a setting, and return what requests then ask for.
+
+    `name` and `vocabulary_map` take the places of the adapter's own and of the setting's.
+    """
+    whole = filled(setting, adapter)
+    steering = replace(
+        adapter,
+        name=name or adapter.name,
+        neutral=whole.unmatched == "neutral",
+        # A request cannot ask for no limit where the adapter has one.
+        top_k=whole.top_k or None,
+    )
+    used = vocabulary_map if vocabulary_map is not None else map_for(engine, adapter, setting)
+    engine.install(Steerer(steering, engine.base, used, engine.config.page_size))
+    return SteeringSpec(steering.name, alpha=whole.alpha, bridge=whole.bridge)

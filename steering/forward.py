@@ -1,0 +1,136 @@
+"""One forward pass of a decoder over packed tokens: transformers' own code, or fewer operations where we know the model.
+
+A tiny model's pass is mostly the calling of operations, not their arithmetic. transformers spends about fifty a layer;
+the decoders of the Llama family, which nearly all steering models and many bases are, need half of that.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from steering.attention import AttentionPlan, attend
+from steering.linear import pack_linears, product
+
+# Families whose layer is exactly: norm, attention without query or key norms, norm, gated SiLU.
+_FUSIBLE = ("llama", "mistral", "qwen2")
+
+
+class Forward(Protocol):
+    """A decoder's pass over one packed batch."""
+
+    def __call__(self, tokens: Tensor, positions: Tensor, wanted: Tensor, plan: AttentionPlan) -> Tensor:
+        """tokens, positions int64 `[T]`, wanted int64 `[N]` places among them -> logits `[N, V]`, the model's dtype."""
+
+
+def forward_of(model: Any) -> Forward:
+    """The cheapest pass that computes what this model computes; the model runs on paged attention already."""
+    config = model.config
+    fusible = (
+        config.model_type in _FUSIBLE
+        and config.hidden_act == "silu"
+        and not getattr(config, "pretraining_tp", 1) > 1
+        and not any(getattr(layer.self_attn, "sliding_window", None) for layer in model.model.layers)
+        and (config.model_type != "mistral" or config.sliding_window is None)
+    )
+    if fusible:
+        return FusedForward(model)
+    pack_linears(model)
+    return TransformersForward(model)
+
+
+class TransformersForward:
+    """The model's own forward pass."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, tokens: Tensor, positions: Tensor, wanted: Tensor, plan: AttentionPlan) -> Tensor:
+        """See `Forward`."""
+        output = self._model(
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            use_cache=False,
+            logits_to_keep=wanted,
+            trimtab_plan=plan,
+        )
+        logits: Tensor = output.logits[0]
+        return logits
+
+
+class FusedForward:
+    """The Llama family's pass with joined projections.
+
+    The model's own weights become views of the joined ones, so that nothing is held twice and the model stays usable.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model.model
+        self._head = product(model.lm_head.weight, model.lm_head.bias)
+        self._layers = [_Layer(layer) for layer in model.model.layers]
+
+    def __call__(self, tokens: Tensor, positions: Tensor, wanted: Tensor, plan: AttentionPlan) -> Tensor:
+        """See `Forward`."""
+        states = self._model.embed_tokens(tokens)
+        cos, sin = (part[0, :, None] for part in self._model.rotary_emb(states, positions[None]))
+        # Rotating by half is a roll with the first half's sign changed; the sign goes into the sine, once a step.
+        signed = torch.cat((-sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :]), dim=-1)
+        for number, layer in enumerate(self._layers):
+            states = layer(states, cos, signed, number, plan)
+        norm = self._model.norm
+        kept = states if len(wanted) == len(tokens) else states[wanted]
+        kept = functional.rms_norm(kept, kept.shape[-1:], norm.weight, norm.variance_epsilon)
+        return self._head(kept)
+
+
+class _Layer:
+    """One decoder layer: its joined weights and what it needs to know of its attention."""
+
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._norms = layer.input_layernorm, layer.post_attention_layernorm
+        self._head_dim = attention.head_dim
+        self._scale = attention.scaling
+        self._rotated = (attention.q_proj.out_features + attention.k_proj.out_features) // self._head_dim
+        self._queries = attention.q_proj.out_features // self._head_dim
+        self._qkv = product(*_join([attention.q_proj, attention.k_proj, attention.v_proj]))
+        self._out = product(attention.o_proj.weight, attention.o_proj.bias)
+        self._gate_up = product(*_join([mlp.gate_proj, mlp.up_proj]))
+        self._down = product(mlp.down_proj.weight, mlp.down_proj.bias)
+
+    def __call__(self, states: Tensor, cos: Tensor, sin: Tensor, number: int, plan: AttentionPlan) -> Tensor:
+        """states `[T, hidden]`; cos and signed sin `[T, 1, head_dim]`."""
+        before, after = self._norms
+        normed = functional.rms_norm(states, states.shape[-1:], before.weight, before.variance_epsilon)
+        qkv = self._qkv(normed).view(len(states), -1, self._head_dim)
+        turning = qkv[:, : self._rotated]
+        turned = torch.addcmul(turning * cos, turning.roll(self._head_dim // 2, -1), sin)
+        attended = attend(
+            plan,
+            number,
+            turned[:, : self._queries],
+            turned[:, self._queries :],
+            qkv[:, self._rotated :],
+            self._scale,
+        )
+        states = states + self._out(attended.flatten(1))
+        normed = functional.rms_norm(states, states.shape[-1:], after.weight, after.variance_epsilon)
+        gate, up = self._gate_up(normed).chunk(2, dim=-1)
+        return states + self._down(functional.silu(gate) * up)
+
+
+def _join(linears: list[Any]) -> tuple[Tensor, Tensor | None]:
+    """The weights and biases of several projections of one input, one below the other; theirs become views of it."""
+    weight = torch.cat([linear.weight.data for linear in linears])
+    bias = None if linears[0].bias is None else torch.cat([linear.bias.data for linear in linears])
+    start = 0
+    for linear in linears:
+        stop = start + linear.out_features
+        linear.weight.data = weight[start:stop]
+        if bias is not None:
+            linear.bias.data = bias[start:stop]
+        start = stop
+    return weight, bias

@@ -1,0 +1,94 @@
+"""What an adapter folder says of itself: `adapter.json` for the engine, `README.md` and a picture for people."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mapping_cache import PlotsUnavailableError, canonical_vocabulary
+from steering.examples import EncodedExample, fingerprint
+from steering.training.picture import draw_losses
+from steering.training.recipe import Recipe, TrainingReport
+
+_COMMON = {"format": 1, "alpha": 1.0, "bridge": "rescore", "unmatched": "neutral", "top_k": None}
+PICTURE = "loss.png"
+
+
+def describe_model(model: Any, tokenizer: Any, name: str = "") -> dict[str, Any]:
+    """A model in the card's words: its name, architecture, size and vocabulary."""
+    width = int(model.get_output_embeddings().weight.shape[0])
+    return {
+        "name": Path(name).name if name else "",
+        "architecture": model.config.model_type,
+        "parameters": int(model.num_parameters()),
+        "vocabulary": {"tokens": width, "fingerprint": canonical_vocabulary(tokenizer, width).fingerprint},
+    }
+
+
+def describe_data(encoded: Sequence[EncodedExample]) -> dict[str, Any]:
+    """The data in the card's words: how much of it there is, and its fingerprint."""
+    return {
+        "fingerprint": fingerprint(encoded),
+        "examples": dict(sorted(Counter(each.objective for each in encoded).items())),
+        "response_tokens": sum(len(each.ids) - each.start for each in encoded),
+    }
+
+
+def write_adapter(
+    out: Path,
+    settings: dict[str, Any],
+    card: dict[str, Any],
+    recipe: Recipe,
+    report: TrainingReport,
+    *,
+    console: Console | None = None,
+) -> None:
+    """Write `adapter.json` with the card in it, the same as `README.md`, and the loss picture where it can be drawn.
+
+    The same run writes the same bytes: the adapter's version is a digest of its files.
+    """
+    figures = {"steps": report.steps, "closing_loss": report.loss, "closing_terms": report.terms}
+    whole = {
+        **card,
+        "trained_parameters": report.parameters,
+        "recipe": asdict(recipe),
+        "figures": figures,
+    }
+    description = {**_COMMON, **settings, "card": whole}
+    (out / "adapter.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    drawn = True
+    try:
+        draw_losses(report.records, out / PICTURE, title=out.name)
+    except PlotsUnavailableError as error:
+        drawn = False
+        if console is not None:
+            console.print(f"no loss picture: {error}")
+    (out / "README.md").write_text(_page(out.name, str(settings["kind"]), whole, drawn), encoding="utf-8")
+
+
+def _page(name: str, kind: str, card: dict[str, Any], drawn: bool) -> str:
+    """The card as a page of Markdown."""
+    lines = [f"# {name}", "", f"A Trimtab steering adapter: a {kind}.", ""]
+    for part, value in card.items():
+        title = part.replace("_", " ")
+        if not isinstance(value, dict):
+            lines += [f"- {title}: {value}", ""]
+            continue
+        lines += [f"## {title.capitalize()}", ""]
+        lines += [f"- {key.replace('_', ' ')}: {_shown(each)}" for key, each in value.items()]
+        lines.append("")
+    if drawn:
+        lines += [f"![The loss at each step]({PICTURE})", ""]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

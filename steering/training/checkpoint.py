@@ -1,0 +1,89 @@
+"""A run's state on disk: whole or not there at all, and never another run's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from steering.training.recipe import RunOptions, StepRecord
+
+_PROGRESS = "progress.json"
+_STATE = "state"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is missing, in the way, or of another run; the message names the folder."""
+
+
+class Checkpoint:
+    """The one checkpoint that a run keeps in `folder`; weights, optimiser and random state are `accelerate`'s files."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self.folder = folder
+        self._run = run
+
+    def open(self, *, resume: bool) -> list[StepRecord]:
+        """The steps that are done; raises `CheckpointError` unless the folder is what `resume` says it is."""
+        self._recover()
+        if not resume:
+            if self.folder.exists():
+                raise CheckpointError(
+                    f"{self.folder} holds an earlier run: go on with it by resuming, or remove it"
+                )
+            return []
+        if not self.folder.exists():
+            raise CheckpointError(f"{self.folder}: there is nothing to resume")
+        try:
+            progress = json.loads((self.folder / _PROGRESS).read_text(encoding="utf-8"))
+            run, records = progress["run"], [StepRecord(**each) for each in progress["records"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.folder}: not a checkpoint: {error}") from error
+        if run != self._run:
+            raise CheckpointError(f"{self.folder} is of a run with other data or another recipe")
+        return records
+
+    def load(self, accelerator: Any) -> None:
+        """Put weights, optimiser and random generators back as they were."""
+        accelerator.load_state(str(self.folder / _STATE))
+
+    def save(self, accelerator: Any, records: list[StepRecord]) -> None:
+        """Replace the checkpoint; a run that dies meanwhile leaves the old one."""
+        fresh = _beside(self.folder, "new")
+        if accelerator.is_main_process:
+            shutil.rmtree(fresh, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(fresh / _STATE))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            progress = {"run": self._run, "records": [asdict(record) for record in records]}
+            (fresh / _PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
+            old = _beside(self.folder, "old")
+            shutil.rmtree(old, ignore_errors=True)
+            if self.folder.exists():
+                self.folder.rename(old)
+            fresh.rename(self.folder)
+            shutil.rmtree(old, ignore_errors=True)
+        accelerator.wait_for_everyone()
+
+    def _recover(self) -> None:
+        """A run that died between the two renames of `save` left the old checkpoint under its other name."""
+        old = _beside(self.folder, "old")
+        if not self.folder.exists() and old.exists():
+            old.rename(self.folder)
+
+
+def remove_checkpoint(options: RunOptions | None) -> None:
+    """The run has ended and its result is written."""
+    if options is not None and options.checkpoint is not None:
+        for folder in (
+            options.checkpoint,
+            *(_beside(options.checkpoint, ending) for ending in ("old", "new")),
+        ):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(f"{folder.name}.{ending}")

@@ -1,0 +1,55 @@
+"""Training a proxy adapter: a tiny model's tuned self beside its untuned one (proxy-tuning, Liu et al., 2024)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.state import PartialState
+from rich.console import Console
+
+from steering.examples import EncodedExample
+from steering.training.card import describe_data, describe_model, write_adapter
+from steering.training.checkpoint import remove_checkpoint
+from steering.training.recipe import Recipe, RunOptions, TrainingReport
+from steering.training.saving import save_model
+from steering.training.tuning import Lora, tune
+
+
+def train_proxy(
+    model: Any,
+    tokenizer: Any,
+    encoded: Sequence[EncodedExample],
+    out: Path,
+    recipe: Recipe,
+    *,
+    lora: Lora | None = None,
+    name: str = "",
+    options: RunOptions | None = None,
+    console: Console | None = None,
+) -> TrainingReport:
+    """Tunes the expert of a pair whose anti-expert is `model` as it is, and writes the pair's folder to `out`.
+
+    Losses that are relative to a reference (KL on what is kept, NPO) take the anti-expert. Raises what `optimise`
+    raises.
+    """
+    untuned = copy.deepcopy(model).cpu()
+    expert, report = tune(
+        model, tokenizer, encoded, recipe, lora=lora, title=out.name, options=options, console=console
+    )
+    if PartialState().is_main_process:
+        save_model(untuned, tokenizer, out / "antiexpert")
+        save_model(expert, tokenizer, out / "expert")
+        settings = {"kind": "proxy", "expert": "expert", "antiexpert": "antiexpert"}
+        card: dict[str, Any] = {
+            "template": describe_model(untuned, tokenizer, name),
+            "lora": {"rank": lora.rank, "alpha": lora.alpha, "dropout": lora.dropout}
+            if lora
+            else "none: tuned in full",
+            "data": describe_data(encoded),
+        }
+        write_adapter(out, settings, card, recipe, report, console=console)
+        remove_checkpoint(options)
+    return report

@@ -1,0 +1,128 @@
+"""What a training run is to do, and what it did."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from steering.examples import EncodedExample, Example, encode_examples, fingerprint
+from steering.training.objectives import ObjectiveWeights
+
+DEFAULT_REFUSAL = "I am sorry, I cannot tell you about that."
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiserConfig:
+    """AdamW's settings; `warmup` is the share of the steps over which the learning rate rises."""
+
+    learning_rate: float = 2e-4
+    warmup: float = 0.03
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a tiny model is trained; the defaults are Cross-model Control's recipe (Wu et al. 2024, section 4).
+
+    `batch_size` counts the examples of an optimiser step over all processes; `accumulate` says in how many parts they
+    are computed. `refusal` replaces a forgotten response where the weights ask for refusals. "bfloat16" computes in
+    half the memory and keeps the weights in float32.
+    """
+
+    epochs: float = 3.0
+    batch_size: int = 64
+    max_length: int = 512
+    seed: int = 0
+    accumulate: int = 1
+    precision: Precision = "float32"
+    refusal: str = DEFAULT_REFUSAL
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    weights: ObjectiveWeights = field(default_factory=ObjectiveWeights)
+
+    def steps(self, examples: int) -> int:
+        """Optimiser steps for this many examples."""
+        return max(1, -int(-examples * self.epochs // self.batch_size))
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Where and how long a run works; nothing here changes what it computes.
+
+    A run that is given a `checkpoint` folder saves there every `save_every` steps and, when `max_seconds` have passed,
+    once more before it raises `TrainingPausedError`; the folder goes away when the result is written. `resume` goes on
+    from there.
+    """
+
+    device: str = "auto"
+    checkpoint: Path | None = None
+    save_every: int = 200
+    resume: bool = False
+    max_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step: the loss that was descended, the learning rate, and the mean loss of each objective."""
+
+    loss: float
+    learning_rate: float
+    terms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a run did: trained parameters, every step, and seconds (of the last piece only)."""
+
+    parameters: int
+    records: tuple[StepRecord, ...]
+    seconds: float
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return len(self.records)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last tenth of the steps."""
+        last = self.records[-max(1, len(self.records) // 10) :]
+        return sum(record.loss for record in last) / max(1, len(last))
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """Mean loss of each objective over the last tenth of the steps."""
+        last = self.records[-max(1, len(self.records) // 10) :]
+        names = sorted({name for record in last for name in record.terms})
+        return {
+            name: sum(found) / len(found)
+            for name in names
+            if (found := [record.terms[name] for record in last if name in record.terms])
+        }
+
+
+def encode_for(tokenizer: Any, examples: Sequence[Example], recipe: Recipe) -> list[EncodedExample]:
+    """The examples as they are trained on, refusals in their places.
+
+    Needs no model, so that bad data is found before one is loaded. Raises `DataError` naming file and line.
+    """
+    trained = [_as_trained(each, recipe) for each in examples]
+    return encode_examples(tokenizer, trained, max_length=recipe.max_length)
+
+
+def _as_trained(example: Example, recipe: Recipe) -> Example:
+    if example.objective != "forget" or recipe.weights.forget_loss != "refusal" or example.text is not None:
+        return example
+    if example.prompt is not None:
+        return replace(example, response=recipe.refusal)
+    return replace(example, messages=(*example.messages[:-1], ("assistant", recipe.refusal)))
+
+
+def recipe_fingerprint(encoded: Sequence[EncodedExample], *parts: object) -> str:
+    """Names a run by its data and all that shapes it; a checkpoint of another run is not resumed."""
+    return hashlib.sha256(repr((fingerprint(encoded), parts)).encode()).hexdigest()[:16]

@@ -1,0 +1,126 @@
+"""Sends what a hostile client might, holds the reply to the rules, and sends the canary after it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import httpx
+
+from tests.server_process import ServerProcess
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+COMPLETION: dict[str, Any] = {"model": "bytes", "prompt": "The ferry", "max_tokens": 2}
+CONVERSATION: dict[str, Any] = {
+    "model": "bytes",
+    "messages": [{"role": "user", "content": "The ferry"}],
+    "max_tokens": 2,
+}
+BASICS = {COMPLETIONS: COMPLETION, CHAT: CONVERSATION}
+
+LONGEST_ERROR = 2_000
+LONGEST_REPLY = 2_000_000
+SLOWEST = 20.0
+_CANARY = {
+    "model": "bytes:steer",
+    "prompt": "In winter the lake",
+    "max_tokens": 4,
+    "temperature": 0,
+    "ignore_eos": True,
+}
+
+
+class Bystander:
+    """Asks for the same long answer over and over; `disturbed` has every reply that was not the first one again."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self.leave = threading.Event()
+        self.rounds = 0
+        self.disturbed: list[str] = []
+        self.canary = ""
+
+    def run(self) -> None:
+        """Until told to leave."""
+        body = {**_CANARY, "model": "pieces:lean", "max_tokens": 60}
+        with self._server.client() as client:
+            expected = client.post(COMPLETIONS, json=body).text.partition('"choices"')[2]
+            while not self.leave.wait(0.1):
+                try:
+                    reply = client.post(COMPLETIONS, json=body)
+                except httpx.HTTPError as error:
+                    self.disturbed.append(repr(error))
+                    return
+                # A queue that somebody else fills is nobody's fault here.
+                if reply.status_code != 429 and reply.text.partition('"choices"')[2] != expected:
+                    self.disturbed.append(reply.text)
+                self.rounds += 1
+
+
+class Attack:
+    """The client's side of a hostile request. Every method ends with the canary."""
+
+    def __init__(self, client: httpx.Client, bystander: Bystander) -> None:
+        self._client = client
+        self._bystander = bystander
+
+    def send(
+        self, path: str, body: Any = None, *, content: bytes | str | None = None, **options: Any
+    ) -> httpx.Response:
+        """Posts `body` as JSON, or `content` as it is; any reply must be a decent one."""
+        if content is None:
+            content = json.dumps(body)
+        headers = {"content-type": "application/json", **options.pop("headers", {})}
+        began = time.monotonic()
+        reply = self._client.request(
+            options.pop("method", "POST"), path, content=content, headers=headers, **options
+        )
+        assert time.monotonic() - began < SLOWEST
+        check_decent(reply)
+        self.canary()
+        return reply
+
+    def refuse(self, path: str, body: Any = None, *, param: str | None, **options: Any) -> httpx.Response:
+        """Sends what must be a 400 that names `param`."""
+        reply = self.send(path, body, **options)
+        error = reply.json()
+        assert reply.status_code == 400, (reply.status_code, reply.text[:500])
+        assert error["error"]["param"] == param, error
+        return reply
+
+    def change(self, path: str, change: dict[str, Any], *, param: str | None) -> None:
+        """A good request with a change that must be refused."""
+        self.refuse(path, {**BASICS[path], **change}, param=param)
+
+    def accept(self, path: str, change: dict[str, Any]) -> dict[str, Any]:
+        """A good request with a change that must be served."""
+        reply = self.send(path, {**BASICS[path], **change})
+        assert reply.status_code == 200, reply.text[:500]
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+    def canary(self) -> None:
+        """A request of somebody else's gets what it always gets."""
+        reply = self._client.post(COMPLETIONS, json=_CANARY)
+        assert reply.status_code == 200, reply.text
+        text = reply.json()["choices"][0]["text"]
+        self._bystander.canary = self._bystander.canary or text
+        assert text == self._bystander.canary
+        assert self._bystander.disturbed == []
+
+
+def check_decent(reply: httpx.Response) -> None:
+    """No 5xx, no unbounded reply, and every error in the one shape, telling no more than it should."""
+    assert reply.status_code < 500, reply.text[:500]
+    if reply.status_code < 400:
+        assert len(reply.content) < LONGEST_REPLY
+        return
+    assert len(reply.content) < LONGEST_ERROR, reply.text[:3000]
+    error = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == reply.status_code
+    assert "x" * 201 not in reply.text
+    assert "Traceback" not in reply.text
+    assert "/site-packages/" not in reply.text

@@ -1,0 +1,91 @@
+"""What each adapter version says alone, when each could be named, and every reply that was not as it should be."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, always greedily; `chat` or not."""
+
+    base: str
+    text: str
+    chat: bool
+    tokens: int
+
+    def body(self, adapter: str | None) -> dict[str, Any]:
+        """The request's body."""
+        prompt = (
+            {"messages": [{"role": "user", "content": self.text}]} if self.chat else {"prompt": self.text}
+        )
+        model = self.base if adapter is None else f"{self.base}:{adapter}"
+        return {"model": model, "max_tokens": self.tokens, "temperature": 0, "ignore_eos": True, **prompt}
+
+    @property
+    def path(self) -> str:
+        """Where it is asked."""
+        return "/v1/chat/completions" if self.chat else "/v1/completions"
+
+
+@dataclass(slots=True)
+class Life:
+    """When a version could be named: from when its loading began to when its end was confirmed."""
+
+    name: str
+    version: str
+    began: float
+    ended: float | None = None
+
+
+@dataclass
+class Ledger:
+    """Everything that the soak learns."""
+
+    alone: dict[tuple[Question, str | None], str] = field(default_factory=dict)
+    close: set[tuple[Question, str | None]] = field(default_factory=set)
+    lives: list[Life] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def begin(self, name: str, version: str, began: float) -> None:
+        """A version was loaded under a name; the one before it has ended."""
+        self.end(name, but=version)
+        if not any(life.ended is None and (life.name, life.version) == (name, version) for life in self.lives):
+            self.lives.append(Life(name, version, began))
+
+    def end(self, name: str, but: str | None = None) -> None:
+        """The name means no version any more, or none but this."""
+        for life in self.lives:
+            if life.name == name and life.ended is None and life.version != but:
+                life.ended = time.monotonic()
+
+    def check(
+        self, question: Question, adapter: str | None, reply: dict[str, Any], text: str, sent: float
+    ) -> None:
+        """Holds a reply, sent at `sent` and received now, against what its version says alone."""
+        steering = reply["steering"]
+        version = None if steering is None else steering[0]["version"]
+        if (steering is None) != (adapter is None) or (adapter and steering[0]["adapter"] != adapter):
+            self.wrong.append(f"{adapter} was asked for and {steering} steered")
+            return
+        if adapter is not None and not self._could_be(adapter, version, sent):
+            self.wrong.append(f"{adapter}@{version} steered a request when it could not be named")
+        expected = self.alone.get((question, version))
+        if (question, version) in self.close:
+            self.seen["too close to call"] += 1
+            return
+        if expected is None:
+            self.wrong.append(f"nobody knows the version {version} of {adapter}")
+        elif text != expected:
+            self.wrong.append(f"{question} by {adapter}@{version}: {text!r}, alone {expected!r}")
+        self.seen["checked"] += 1
+
+    def _could_be(self, name: str, version: str, sent: float) -> bool:
+        return any(
+            life.name == name and life.version == version and (life.ended is None or life.ended >= sent)
+            for life in self.lives
+        )
