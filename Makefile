@@ -3,13 +3,14 @@
 
 PYTHON ?= python3
 ARGS ?=
+MINUTES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients check fmt bench clean docs
+.PHONY: help serve test test-clients check fmt bench clean soak docs
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -35,6 +36,9 @@ fmt: $(STAMP) ## format, and mend what the linter can mend
 
 bench: $(STAMP) ## what steering costs: decode throughput steered against unsteered
 	$(BIN)/python -m benchmarks.tax $(ARGS)
+
+soak: $(STAMP) ## minutes of everything at once against a server on this machine; MINUTES=30
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 docs: $(STAMP) ## write docs/api.md from the code; a test holds that it is up to date
 	$(BIN)/python -m server.api_document

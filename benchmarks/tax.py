@@ -1,218 +1,218 @@
-"""What steering costs: decode throughput on the bundled demo, steered against unsteered.
+"""What steering costs: decode steps steered against unsteered, at 1, 8 and 32 running sequences.
 
-`python -m benchmarks.tax` runs greedy decoding of one length on each bundled base, with no adapter and with one, over
-the base's own vocabulary and across two. The sides take turns within each repeat, so that whatever else the machine
-does falls on all of them alike, and the figures are ratios within one run. Prints a table, then one JSON line.
+`python -m benchmarks.tax` uses random weights of real shapes: a base of Qwen2-0.5B's, a delta of the published 15M
+one's, both bfloat16, over one shared vocabulary of 32,000 tokens and across the vocabularies of Qwen and Llama-2. The
+sides take turns within each repeat, and the figures are ratios within one run. Prints a table, then one JSON line.
 
-The bundled models are tiny: a steering model has about a quarter of its base's parameters here, so the ratios say
-nothing of a base that is a thousand times larger than what steers it.
+The text of random weights is noise, and what `rescore` does depends on the text. So it is measured thrice: on noise
+as the engine serves it (where few tokens are plausible enough to be rescored), on noise with every candidate rescored
+(nothing costs more), and on the bundled demo's own steered text, the demo's models carrying the weight of the large
+ones (`benchmarks.ballast`).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import torch
-import transformers
 from rich.console import Console
 from rich.table import Table
 
-from demo import demo_adapters, demo_models
+from benchmarks.ballast import with_ballast
+from benchmarks.decoding import step_seconds
+from benchmarks.record import Bar, emit, show_bars, spread
+from benchmarks.workloads import (
+    LLAMA_VOCABULARY,
+    QWEN_VOCABULARY,
+    SEED,
+    Tokenizers,
+    delta_fifteen_million,
+    qwen2_half_billion,
+    random_delta,
+    random_model,
+    read_tokenizers,
+)
+from demo import corpus, demo_adapters, demo_models, world
+from steering import rescore
 from steering.adapters import load_adapter
 from steering.engine import Engine
+from steering.engine_config import EngineConfig
+from steering.loaded_model import LoadedModel
 from steering.models import load_model
-from steering.types import BridgeName, Request, SamplingParams, SteeringSpec
+from steering.types import BridgeName, SteeringSpec
 
-SEED = 0
+NAME = "delta"
+BATCHES = (1, 8, 32)
+STEPS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One thing that is timed: a base with an adapter and bridge, or with none."""
+    """One way to steer, held against the same engine unsteered. `bars`: by batch, the least that is asked for."""
 
-    base: str
-    adapter: str | None
-    bridge: BridgeName | None
-    vocabulary: str
-
-    @property
-    def label(self) -> str:
-        """The side in words."""
-        return self.base if self.adapter is None else f"{self.base}:{self.adapter}"
+    label: str
+    engine: Engine
+    bridge: BridgeName
+    bars: dict[int, float]
+    prompts: tuple[tuple[int, ...], ...] | None = None
+    everything: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A side's decode throughput, tokens a second, one figure a repeat."""
+    """A side at one batch size: seconds a step unsteered and steered, and rows rescored a row and step, by repeat."""
 
     side: Side
     batch: int
-    tokens_per_second: tuple[float, ...]
+    alone: tuple[float, ...]
+    steered: tuple[float, ...]
+    rescored: float
+
+    @property
+    def bar(self) -> Bar:
+        """Steered over unsteered throughput."""
+        ratios = tuple(a / b for a, b in zip(self.alone, self.steered, strict=True))
+        return Bar(f"{self.side.label}, {self.batch} sequences", ratios, self.side.bars.get(self.batch))
 
 
-def load_engines(adapter: str, device: str) -> dict[str, Engine]:
-    """An engine for each bundled base, with the adapter attached. Raises SystemExit where there is no demo."""
-    models, adapters = demo_models(), demo_adapters()
-    if not models or adapter not in adapters:
-        raise SystemExit(f"the bundled demo has no models or no adapter {adapter!r}")
-    loaded = load_adapter(adapter, adapters[adapter], device=device)
-    engines = {name: Engine(load_model(path, device=device)) for name, path in models.items()}
-    for engine in engines.values():
-        engine.attach(loaded)
-    return engines
-
-
-def sides(engines: dict[str, Engine], adapter: str) -> list[Side]:
-    """Each base alone, then steered by every bridge that differs there."""
-    found = []
-    for base, engine in engines.items():
-        found.append(Side(base, None, None, ""))
-        if engine.vocabulary_map(adapter).is_identity:
-            found.append(Side(base, adapter, "map", "shared"))
-        else:
-            found.extend(Side(base, adapter, bridge, "crossed") for bridge in ("map", "rescore"))
-    return found
-
-
-def decode_rate(engine: Engine, side: Side, batch: int, tokens: int) -> float:
-    """Tokens a second from the first step that only decodes to the last. Raises RuntimeError when a request fails."""
-    tokenizer: Any = engine.base.tokenizer
-    steering = () if side.adapter is None else (SteeringSpec(side.adapter, bridge=side.bridge),)
-    sampling = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
-    for index in range(batch):
-        prompt = tuple(tokenizer.encode(f"Question {index}: where was she born?"))
-        engine.add_request(Request(str(index), prompt, sampling, steering))
-    _step(engine)  # the prompts: prefill is not what is measured
-    began = time.perf_counter()
-    count = 0
-    while engine.has_work:
-        count += _step(engine)
-    if engine.base.device.type == "cuda":
-        torch.cuda.synchronize(engine.base.device)
-    return count / (time.perf_counter() - began)
-
-
-def _step(engine: Engine) -> int:
-    outputs = engine.step()
-    for output in outputs:
-        if output.error is not None:
-            raise RuntimeError(output.error)
-    return sum(len(output.token_ids) for output in outputs)
-
-
-def measure(
-    engines: dict[str, Engine], every: Sequence[Side], batches: Sequence[int], repeats: int, tokens: int
-) -> list[Timing]:
-    """All sides at all batch sizes, taking turns; one round before the first is thrown away."""
-    rates: dict[tuple[int, int], list[float]] = {}
-    for repeat in range(-1, repeats):
-        for batch in batches:
-            for number, side in enumerate(every):
-                rate = decode_rate(engines[side.base], side, batch, tokens)
-                if repeat >= 0:
-                    rates.setdefault((number, batch), []).append(rate)
-    return [Timing(every[number], batch, tuple(found)) for (number, batch), found in rates.items()]
-
-
-def slowdowns(timing: Timing, timings: Sequence[Timing]) -> list[float]:
-    """Time a token steered over time a token of the same base alone, repeat by repeat."""
-    alone = next(
-        t for t in timings if (t.side.base, t.side.adapter, t.batch) == (timing.side.base, None, timing.batch)
+def make_sides(tokenizers: Tokenizers, device: str) -> Iterator[tuple[Side, ...]]:
+    """The sides, those of one engine together; an engine is made when its turn comes."""
+    delta = random_model(delta_fifteen_million(), tokenizers.small, device=device, seed=SEED + 1)
+    shared = random_model(qwen2_half_billion(LLAMA_VOCABULARY), tokenizers.small, device=device)
+    engine = _engine(shared, delta)
+    yield (Side("shared vocabulary", engine, "map", {1: 0.93, 8: 0.95, 32: 0.95}),)
+    yield tuple(_demo_sides(shared, delta, device))
+    del engine, shared
+    crossed = _engine(
+        random_model(qwen2_half_billion(QWEN_VOCABULARY), tokenizers.large, device=device), delta
     )
-    return [a / b for a, b in zip(alone.tokens_per_second, timing.tokens_per_second, strict=True)]
+    floor = {1: 0.75, 8: 0.75, 32: 0.75}
+    yield (
+        Side("across, map", crossed, "map", {1: 0.90, 8: 0.93, 32: 0.93}),
+        Side("across, rescore", crossed, "rescore", floor),
+        Side("across, rescore, every candidate", crossed, "rescore", floor, everything=True),
+    )
+
+
+def _engine(base: LoadedModel, delta: LoadedModel) -> Engine:
+    engine = Engine(base, EngineConfig(max_num_seqs=max(BATCHES)))
+    engine.attach(random_delta(NAME, delta))
+    return engine
+
+
+def _demo_sides(base: LoadedModel, delta: LoadedModel, device: str) -> Iterator[Side]:
+    """The demo's second base, steered across vocabularies by its `forget`, under the large models' weight."""
+    loaded = load_model(demo_models()["base-b"], device=device)
+    adapter = load_adapter("forget", demo_adapters()["forget"], device=device)
+    engine = Engine(with_ballast(loaded, base), EngineConfig(max_num_seqs=max(BATCHES)))
+    models = tuple(with_ballast(model, delta) for model in adapter.models)
+    engine.attach(replace(adapter, name=NAME, models=models))
+    probes = [*corpus.probes(world.forgotten(), held_out=True), *corpus.probes(world.kept(), held_out=True)]
+    random.Random(SEED).shuffle(probes)
+    prompts = tuple(_prompt(loaded.tokenizer, probe.question) for probe in probes[: max(BATCHES)])
+    bars = dict.fromkeys(BATCHES, 0.90)
+    yield Side("the demo's text, map", engine, "map", {}, prompts)
+    yield Side("the demo's text, rescore", engine, "rescore", bars, prompts)
+
+
+def _prompt(tokenizer: Any, question: str) -> tuple[int, ...]:
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    )
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@contextmanager
+def _counting(everything: bool) -> Iterator[Callable[[], int]]:
+    """Count the rows that need a steering model's time to be rescored; with `everything`, let no candidate off."""
+    counted = 0
+    inner = rescore.score_trials
+
+    def count(steerer: Any, candidates: Any) -> Any:
+        nonlocal counted
+        counted += len({candidate.row for candidate in candidates if candidate.new or candidate.old})
+        return inner(steerer, candidates)
+
+    floor = 0.0 if everything else rescore.PLAUSIBLE
+    with mock.patch.object(rescore, "score_trials", count), mock.patch.object(rescore, "PLAUSIBLE", floor):
+        yield lambda: counted
+
+
+def measure(sides: Sequence[Side], repeats: int, batches: Sequence[int], steps: int) -> list[Timing]:
+    """All sides of one engine at all batch sizes, taking turns; a short round before the first warms up."""
+    engine = sides[0].engine
+    alone: dict[int, list[float]] = {batch: [] for batch in batches}
+    steered: dict[tuple[int, int], list[float]] = {}
+    rescored: dict[tuple[int, int], float] = {}
+    for repeat in range(-1, repeats):
+        count = steps if repeat >= 0 else 3
+        for batch in batches:
+            plain = step_seconds(engine, [()] * batch, count, prompts=sides[0].prompts)
+            for number, side in enumerate(sides):
+                spec = SteeringSpec(NAME, bridge=side.bridge)
+                with _counting(side.everything) as counted:
+                    taken = step_seconds(engine, [(spec,)] * batch, count, prompts=side.prompts)
+                if repeat >= 0:
+                    steered.setdefault((number, batch), []).append(taken)
+                    rescored[number, batch] = counted() / batch / count
+            if repeat >= 0:
+                alone[batch].append(plain)
+    return [
+        Timing(side, batch, tuple(alone[batch]), tuple(steered[number, batch]), rescored[number, batch])
+        for number, side in enumerate(sides)
+        for batch in batches
+    ]
 
 
 def show(timings: Sequence[Timing]) -> None:
-    """Print the table."""
-    table = Table("side", "vocabulary", "bridge", "batch", "tokens/s (median)", "slowdown (median, range)")
+    """Print the step times behind the ratios."""
+    table = Table("side", "sequences", "ms a step, unsteered", "steered", "rows rescored")
     for timing in timings:
-        ratios = slowdowns(timing, timings)
-        spread = f"{statistics.median(ratios):.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
         table.add_row(
             timing.side.label,
-            timing.side.vocabulary,
-            # Over one vocabulary both bridges are the same gather.
-            timing.side.bridge if timing.side.vocabulary == "crossed" else "",
             str(timing.batch),
-            f"{statistics.median(timing.tokens_per_second):.0f}",
-            spread if timing.side.adapter else "1",
+            spread([1e3 * seconds for seconds in timing.alone], 1),
+            spread([1e3 * seconds for seconds in timing.steered], 1),
+            f"{timing.rescored:.0%}" if timing.side.bridge == "rescore" else "",
         )
-    Console(width=110).print(table)
-
-
-def report(timings: Sequence[Timing], repeats: int, tokens: int, device: str) -> dict[str, Any]:
-    """All figures with what they were taken on."""
-    return {
-        "benchmark": "tax",
-        "commit": _commit(),
-        "hardware": {
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": device,
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-        "seed": SEED,
-        "repeats": repeats,
-        "tokens": tokens,
-        "figures": [
-            {
-                "base": t.side.base,
-                "adapter": t.side.adapter,
-                "bridge": t.side.bridge,
-                "vocabulary": t.side.vocabulary or None,
-                "batch": t.batch,
-                "slowdown": [round(ratio, 3) for ratio in slowdowns(t, timings)],
-            }
-            for t in timings
-        ],
-    }
-
-
-def _commit() -> str | None:
-    """The commit that was measured, marked where the tree differs from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or None
+    Console(width=130).print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print the table, then the JSON line."""
+    """Measure, print the tables, then the JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tax", description=main.__doc__)
-    parser.add_argument("--adapter", default="forget")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--batch", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
-    torch.manual_seed(SEED)
-    engines = load_engines(options.adapter, options.device)
-    timings = measure(
-        engines, sides(engines, options.adapter), options.batch, options.repeats, options.tokens
-    )
+    timings: list[Timing] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizers = read_tokenizers(Path(scratch))
+    for sides in make_sides(tokenizers, options.device):
+        timings += measure(sides, options.repeats, options.batch, options.steps)
     show(timings)
-    sys.stdout.write(json.dumps(report(timings, options.repeats, options.tokens, options.device)) + "\n")
+    bars = [timing.bar for timing in timings]
+    show_bars(bars)
+    figures = [
+        {
+            "side": timing.side.label,
+            "batch": timing.batch,
+            "unsteered_seconds": [round(seconds, 5) for seconds in timing.alone],
+            "steered_seconds": [round(seconds, 5) for seconds in timing.steered],
+            "rows_rescored": round(timing.rescored, 3),
+            "real_tokenizers": tokenizers.real,
+        }
+        for timing in timings
+    ]
+    emit("tax", bars, figures, seed=SEED, repeats=options.repeats, device=options.device)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ A base is trained once and kept in a folder; both take a quarter of an hour on o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,23 @@ from demo import bases, build
 from demo.vocabularies import finish
 from steering.training import save_model
 
-GPT2 = Path(__file__).resolve().parents[2] / "shared" / "tokenizers" / "gpt2"
+NAMES = ("phrases", "gpt2")
 SCHEDULE = bases.Schedule(steps=840)
 TEXT_SEED = 2
 
 
-def base_folder(name: str, parent: Path, console: Console) -> Path | None:
-    """The folder of a base, trained now if it is not there; None where its tokenizer cannot be made here."""
+def base_folder(name: str, parent: Path, published: Path | None, console: Console) -> Path | None:
+    """The folder of a base in `parent`, trained now if it is not there.
+
+    `published`: the folder of GPT-2's tokenizer. None where a tokenizer cannot be made without it.
+    """
     folder = parent / name
     if (folder / "config.json").is_file():
         return folder
-    if name == "gpt2" and not GPT2.is_dir():
+    if name == "gpt2" and published is None:
         return None
     torch.manual_seed(0)
-    tokenizer = TOKENIZERS[name]()
+    tokenizer = cut(published) if name == "gpt2" and published else learnt(demo_text(), 1280, words=2)
     model = bases.with_special_ids(bases.base_b(len(tokenizer)), tokenizer)
     loss = bases.train_language_model(
         model, tokenizer, bases.base_text(tokenizer, TEXT_SEED), SCHEDULE, title=name, console=console
@@ -70,9 +73,9 @@ def learnt(texts: Sequence[str], size: int, words: int = 1) -> PreTrainedTokeniz
     return finish(tokenizer, bos="<|begin|>", eos="<|end|>", unk="<|endoftext|>")
 
 
-def published_gpt2() -> PreTrainedTokenizerFast:
-    """GPT-2's tokenizer without the tokens that the demo's text never needs: the same tokens for that text."""
-    published: Any = AutoTokenizer.from_pretrained(GPT2).backend_tokenizer
+def cut(folder: Path) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer without the tokens that the demo's text never needs: the same tokens for that text."""
+    published: Any = AutoTokenizer.from_pretrained(folder).backend_tokenizer
     model = json.loads(published.to_str())["model"]
     kept = {token for text in demo_text() for token in published.encode(text).tokens}
     merges = []
@@ -86,10 +89,3 @@ def published_gpt2() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocabulary, merges[::-1]))
     tokenizer.pre_tokenizer, tokenizer.decoder = published.pre_tokenizer, published.decoder
     return finish(tokenizer, bos="<|begin|>", eos="<|end|>", unk="<|endoftext|>")
-
-
-TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    "phrases": lambda: learnt(demo_text(), 1280, words=2),
-    "gpt2": published_gpt2,
-}
-"""The bases by name: how each one's tokenizer is made."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mapping_cache.errors import UnsupportedTokenizerError
 from mapping_cache.inventory import Inventory, read_inventory
 from mapping_cache.parts import BYTE_TOKEN, METASPACE, Spelling, TokenizerParts, byte_alphabet
 from mapping_cache.roles import find_roles
@@ -122,7 +123,10 @@ def _spell_letters(surface: str, parts: TokenizerParts, alphabet: Mapping[str, i
         except KeyError:
             return _utf8(surface)  # the decoder gives such a token as it stands
     if parts.spelling is Spelling.RAW_BYTES:
-        return surface.encode("latin-1")
+        try:
+            return surface.encode("latin-1")
+        except UnicodeEncodeError:
+            raise UnsupportedTokenizerError("model", f"{surface!r} is none of 256 bytes") from None
     if parts.spelling is Spelling.METASPACE:
         return _utf8(surface.replace(METASPACE, " "))
     prefix = parts.continuing_prefix

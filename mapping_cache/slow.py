@@ -65,7 +65,8 @@ def check_spelling(tokenizer: Any, tokens: Sequence[bytes | None]) -> None:
     """
     for text in _texts(tokens):
         ids = tokenizer.encode(text, add_special_tokens=False)
-        spelled = [tokens[token] if token < len(tokens) else None for token in ids]
+        # Where there is no unknown token, some give None for what they do not know.
+        spelled = [tokens[token] if token is not None and token < len(tokens) else None for token in ids]
         if None in spelled:
             continue
         joined = b"".join(piece for piece in spelled if piece is not None).decode(errors="replace")

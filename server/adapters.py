@@ -63,7 +63,9 @@ class AdapterChanges:
                 )
             adapter, ready = await self._off_loop(lambda: self._prepare(name, path))
             for base_name, worker in self._workers.items():
-                await worker.run(partial(worker.engine.install, ready[base_name]))
+                # One that has died meanwhile will not serve again.
+                if worker.failure is None:
+                    await worker.run(partial(worker.engine.install, ready[base_name]))
         logger.info("adapter %s@%s loaded, in place of %s", name, adapter.version, before)
         return adapter, before
 
@@ -78,8 +80,12 @@ class AdapterChanges:
             self._require_engines()
             if self._version(name) is None:
                 raise ApiError(404, f"There is no adapter {echo(repr(name))}.", param="name")
-            removed = {id(w.engine.adapters().get(name)) for w in self._workers.values()}
+            removed: list[Adapter] = []
             for worker in self._workers.values():
+                adapter = worker.engine.adapters().get(name)
+                if adapter is None:
+                    continue
+                removed.append(adapter)
                 future: asyncio.Future[None] = loop.create_future()
                 unread.append(future)
 
@@ -93,7 +99,7 @@ class AdapterChanges:
             readers
             for worker in self._workers.values()
             for adapter, readers in worker.engine.adapter_readers()
-            if id(adapter) in removed
+            if adapter in removed
         )
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from server.commands.bench import bench
 from server.commands.evaluate import evaluate_app
 from server.commands.generate import chat, complete
 from server.commands.map import map_command
@@ -21,6 +22,7 @@ app.command()(serve)
 app.command()(complete)
 app.command()(chat)
 app.command(name="map")(map_command)
+app.command(context_settings={"ignore_unknown_options": True})(bench)
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -55,6 +56,7 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)  # type: ignore[arg-type]
         for listener in self.servers if self.started else ():
             for bound in listener.sockets:
+                _limit_stalls(bound, self._service.config.send_timeout)
                 host, port = bound.getsockname()[:2]
                 if self._on_listening is not None:
                     self._on_listening(f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -65,6 +67,13 @@ class DrainingServer(uvicorn.Server):
             protocol: Any = connection
             if protocol.cycle is not None and protocol.cycle.scope is scope:
                 protocol.transport.abort()
+
+
+def _limit_stalls(listener: socket.socket, seconds: float) -> None:
+    """Has the system close connections whose client takes nothing, also of a reply that we have wholly handed over."""
+    if hasattr(socket, "TCP_USER_TIMEOUT") and listener.family in (socket.AF_INET, socket.AF_INET6):
+        # Connections inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 def make_server(

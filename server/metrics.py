@@ -159,7 +159,7 @@ class Metrics(Observer):
         self._seen.add(adapter)
         self._generated.labels(model, adapter).inc(tokens)
         _note_tokens(tokens)
-        if adapter != "none" and tokens:
+        if adapter != NONE and tokens:
             self._changed.labels(model, adapter).inc(changed)
             for _ in range(tokens):
                 self._divergence.labels(model, adapter).observe(kl / tokens)

@@ -33,6 +33,7 @@ class ServedBase:
         self.engine = worker.engine
         self.worker = worker
         # One thread: a fast tokenizer must not be used by two at once, and the event loop must not wait for it.
+        self._tokenizing_now = 0
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"tokenize-{worker.name}")
         self.grammars = GrammarCompiler(worker.name, worker.engine.base)
 
@@ -45,8 +46,17 @@ class ServedBase:
             )
 
     async def off_loop(self, function: Callable[[], Result]) -> Result:
-        """Runs `function`, which uses the tokenizer, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, function)
+        """Runs `function`, which uses the tokenizer, off the event loop.
+
+        Raises a 429 where more wait for it than requests with a place in the queue, and as many again, ever do.
+        """
+        if self._tokenizing_now >= 2 * self.worker.capacity:
+            raise ApiError(429, f"The tokenizer of {self.name!r} has too much to do; try again later.")
+        self._tokenizing_now += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._tokenizing, function)
+        finally:
+            self._tokenizing_now -= 1
 
     async def close(self) -> None:
         """Ends its threads."""

@@ -11,7 +11,7 @@ class ToolCallReader:
     """Parts a stream of text into content and calls, alike wherever the pieces are split.
 
     Text that may be the beginning of a call is held back; what turns out to be none is content after all. White space
-    beside calls is dropped. Without `parallel` nothing is read after the first call.
+    before calls and what parts them is dropped. Without `parallel` nothing is read after the first call.
     """
 
     def __init__(self, form: ToolFormat, names: Collection[str], *, parallel: bool = True) -> None:
@@ -21,6 +21,8 @@ class ToolCallReader:
         self._held = ""
         self._inside = False
         self._content = False
+        # Whether there is content after the latest call: what stands between calls is none.
+        self._content_after = False
         self.calls = 0
 
     def push(self, text: str) -> list[str | Call]:
@@ -39,7 +41,7 @@ class ToolCallReader:
             if not self._inside and not self._find(parts, final):
                 break
             try:
-                found = self._form.read(self._held, self._names, final=final)
+                found = self._form.read(self._held.lstrip(), self._names, final=final)
             except NotACallError:
                 self._give_up(parts)
                 continue
@@ -49,20 +51,20 @@ class ToolCallReader:
             self._inside = False
             kept = calls if self._parallel else calls[:1]
             self.calls += len(kept)
+            self._content_after = False
             parts.extend(kept)
         return parts
 
     def _find(self, parts: list[str | Call], final: bool) -> bool:
         """Whether a call begins in the held text; the content before it goes out."""
+        if self.calls and not self._content_after:
+            self._held = self._held.lstrip(self._form.between)
         start = self._opening()
         if start is not None:
             self._inside = True
             self._pass(parts, len(self._held[:start].rstrip()))
-            self._held = self._held.lstrip()
-        elif final:
-            self._pass(parts, len(self._held.rstrip()) if self.calls else len(self._held))
         else:
-            self._pass(parts, self._certain())
+            self._pass(parts, len(self._held) if final else self._certain())
         return start is not None
 
     def _opening(self) -> int | None:
@@ -79,21 +81,21 @@ class ToolCallReader:
             return len(self._held)
         size = len(self._held)
         for mark in self._form.openings:
-            for length in range(min(len(mark) - 1, len(self._held)), 0, -1):
-                if self._held.endswith(mark[:length]):
-                    size = min(size, len(self._held) - length)
-                    break
+            lengths = range(min(len(mark) - 1, len(self._held)), 0, -1)
+            begun = next((length for length in lengths if self._held.endswith(mark[:length])), 0)
+            size = min(size, len(self._held) - begun)
         certain = len(self._held[:size].rstrip())
         return len(self._held) if certain and not self._form.anywhere else certain
 
     def _pass(self, parts: list[str | Call], size: int) -> None:
         if size:
             parts.append(self._held[:size])
-            self._content = True
+            self._content = self._content_after = True
         self._held = self._held[size:]
 
     def _give_up(self, parts: list[str | Call]) -> None:
         """What is held begins like a call and is none: its opening is content."""
         self._inside = False
-        opening = next(mark for mark in self._form.openings if self._held.startswith(mark))
-        self._pass(parts, len(opening))
+        start = len(self._held) - len(self._held.lstrip())
+        opening = next(mark for mark in self._form.openings if self._held.startswith(mark, start))
+        self._pass(parts, start + len(opening))

@@ -43,6 +43,10 @@ class ToolFormat(Protocol):
         """Whether text may go before calls."""
 
     @property
+    def between(self) -> str:
+        """The characters that stand between calls and mean nothing."""
+
+    @property
     def markers(self) -> frozenset[str]:
         """What may be special tokens and still is text that has to be read."""
 
@@ -75,6 +79,7 @@ class HermesCalls:
 
     openings: tuple[str, ...] = ("<tool_call>",)
     anywhere = True
+    between = " \n\r\t"
     markers = frozenset({"<tool_call>", "</tool_call>"})
 
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:
@@ -105,6 +110,7 @@ class LlamaCalls:
 
     openings: tuple[str, ...] = ("<|python_tag|>", "{")
     anywhere = False
+    between = "; \n\r\t"
     markers = frozenset({"<|python_tag|>"})
 
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:
@@ -112,9 +118,9 @@ class LlamaCalls:
         return f"calls: body\n{_objects(names, 'parameters')}"
 
     def read(self, text: str, names: Collection[str], *, final: bool) -> tuple[list[Call], str] | None:
-        """Several objects are told apart by semicolons."""
+        """One object; semicolons may part it from the next."""
         found = _decode(text.removeprefix("<|python_tag|>"), final)
-        return None if found is None else ([_call(found[0], names)], found[1].lstrip("; \n"))
+        return None if found is None else ([_call(found[0], names)], found[1])
 
     def call_id(self) -> str:
         """As OpenAI's."""
@@ -128,6 +134,7 @@ class MistralCalls:
     named: bool = False
     openings: tuple[str, ...] = ("[TOOL_CALLS]",)
     anywhere: bool = True
+    between: str = " \n\r\t"
     markers: frozenset[str] = frozenset({"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"})
 
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:

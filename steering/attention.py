@@ -86,10 +86,11 @@ def paged_attention(
     """
     if trimtab_plan is None:
         raise RuntimeError("the model does not hand keyword arguments on to its attention function")
-    packed = (part[0].transpose(0, 1) for part in (query, key, value))
+    queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    return attend(trimtab_plan, layer, *packed, scale, sliding_window, softcap, s_aux)[None], None
+    output = attend(trimtab_plan, layer, queries, keys, values, scale, sliding_window, softcap, s_aux)
+    return output[None], None
 
 
 def attend(

@@ -6,6 +6,7 @@ steering and a grammar go together. A row without a constraint costs nothing.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
@@ -20,6 +21,7 @@ from torch import Tensor
 from mapping_cache import CanonicalVocabulary
 
 _CACHED = 16
+_NOISE = re.compile(r"\s*(\d+ \||<non-verbose/>)")
 _HEADER = '%llguidance {"no_forcing": true}\n'
 """Where the grammar leaves one way to go on, any tokens that spell it are allowed, not one chosen spelling."""
 
@@ -41,7 +43,7 @@ class ConstraintState:
         """Read those of the tokens after the prompt that were not read before; True when the grammar is complete."""
         for token in generated[self._read :]:
             if self.error is None and not self._matcher.consume_token(token):
-                self.error = self._matcher.get_error() or "a token outside the grammar was drawn"
+                self.error = self._fault("a token outside the grammar was drawn")
             self._read += 1
         return self.error is None and self._matcher.is_stopped()
 
@@ -53,13 +55,17 @@ class ConstraintState:
         """
         fill_next_token_bitmask(self._matcher, self._bits)
         if self._matcher.is_error() or not self._bits.any():
-            self.error = self.error or self._matcher.get_error() or "the grammar allows no token here"
+            self.error = self.error or self._fault("the grammar allows no token here")
             return None
         fewer = self._bits.copy()
         for token in forbidden:
             fewer.view(np.uint32)[0, token >> 5] &= np.uint32(0xFFFFFFFF ^ (1 << (token & 31)))
         allowed: NDArray[np.int32] = (fewer if fewer.any() else self._bits)[0]
         return allowed
+
+    def _fault(self, otherwise: str) -> str:
+        error = self._matcher.get_error()
+        return _reason(error) if error else otherwise
 
 
 class Constraint:
@@ -129,13 +135,13 @@ def constrain(
     }
     if not masks:
         return logprobs
-    device, width = logprobs.device, logprobs.shape[1]
-    packed = torch.from_numpy(np.stack(list(masks.values()))).to(device, non_blocking=True)
-    allowed = (packed[:, :, None] >> torch.arange(32, dtype=torch.int32, device=device)) & 1
-    where = torch.tensor(list(masks), device=device)
-    scores = logprobs.clone()
-    scores[where] = scores[where].masked_fill(allowed.flatten(1)[:, :width] == 0, float("-inf"))
-    return scores
+    packed = np.stack(list(masks.values())).view(np.uint8)
+    allowed = np.unpackbits(packed, axis=1, count=logprobs.shape[1], bitorder="little")
+    banned = torch.from_numpy(allowed == 0).to(logprobs.device, non_blocking=True)
+    if len(masks) == len(states):
+        return logprobs.masked_fill(banned, float("-inf"))
+    where = torch.tensor(list(masks), device=logprobs.device)
+    return logprobs.index_copy(0, where, logprobs[where].masked_fill_(banned, float("-inf")))
 
 
 class _Spelling:
@@ -174,7 +180,7 @@ def _limits() -> LLParserLimits:
 
 
 def _reason(error: str) -> str:
-    lines = [line.strip() for line in error.splitlines() if line.strip() and "<non-verbose/>" not in line]
-    if not lines or " " not in lines[0]:
-        return f"nothing can satisfy it ({lines[0] if lines else 'no reason given'})"
-    return lines[0]
+    """llguidance's message on one line, without the place in our own grammar that it shows."""
+    lines = [line for line in error.splitlines() if line.strip(" ^") and not _NOISE.match(line)]
+    words = " ".join(" ".join(lines).rpartition("failed to compile JSON schema: ")[2].split())
+    return words if " " in words else f"nothing can satisfy it ({words or 'no reason given'})"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steering.bridge import Bridged
 from steering.fusion import add_shift
 from steering.sequence import Sequence
 from steering.shift import bridged_shift
@@ -27,18 +28,20 @@ class Position:
 class Distributions:
     """Scores of the base and steered, each float32 `[positions, V_base]`: log probabilities up to a row's constant.
 
-    `steered - base` is the shift. Both are one tensor where nothing is steered.
+    `steered - base` is the shift. Both are one tensor where nothing is steered. `columns`: int64 `[M]`, the only tokens
+    whose scores differ, or None where they may all.
     """
 
     base: Tensor
     steered: Tensor
+    columns: Tensor | None = None
 
     def select(self, rows: list[int]) -> Distributions:
         """The same for some of the positions, in ascending order."""
         if len(rows) == self.base.shape[0]:
             return self
         base = self.base[rows]
-        return Distributions(base, base if self.steered is self.base else self.steered[rows])
+        return Distributions(base, base if self.steered is self.base else self.steered[rows], self.columns)
 
 
 class StepModels:
@@ -53,9 +56,9 @@ class StepModels:
         if not waves:
             return Distributions(base, base)
         steered = base.clone()
-        for wave in waves:
-            self._run_wave(wave, base, steered, report)
-        return Distributions(base, steered)
+        shifts = [shift for wave in waves for shift in self._run_wave(wave, base, steered, report)]
+        alone = len(shifts) == 1 and shifts[0].corrections is None
+        return Distributions(base, steered, shifts[0].columns if alone else None)
 
     def _waves(self) -> list[list[int]]:
         """Positions in groups that can run together: a history can stand at only one length at a time.
@@ -78,8 +81,8 @@ class StepModels:
             waves[wave].append(index)
         return waves
 
-    def _run_wave(self, wave: list[int], base: Tensor, steered: Tensor, report: StepReport) -> None:
-        """Advance the histories of a wave's positions and add their shifts to `steered`."""
+    def _run_wave(self, wave: list[int], base: Tensor, steered: Tensor, report: StepReport) -> list[Bridged]:
+        """Advance the histories of a wave's positions and add their shifts to `steered`; returns the shifts."""
         indices: dict[int, list[int]] = {}
         for index in wave:
             indices.setdefault(id(self._positions[index].sequence), []).append(index)
@@ -89,8 +92,10 @@ class StepModels:
             for row in position.sequence.rows:
                 row.advance(position.sequence.tokens, position.length)
                 jobs.setdefault((row.steerer, row.bridge), []).append((row, theirs))
-        for (steerer, bridge), members in jobs.items():
+        return [
             self._steer(steerer, bridge, members, base, steered, report)
+            for (steerer, bridge), members in jobs.items()
+        ]
 
     def _steer(
         self,
@@ -100,7 +105,7 @@ class StepModels:
         base: Tensor,
         steered: Tensor,
         report: StepReport,
-    ) -> None:
+    ) -> Bridged:
         """Add one adapter's shift at the positions of the rows that reach the base by one bridge."""
         rows = [row for row, _ in members]
         wanted = [len(theirs) for _, theirs in members]
@@ -117,3 +122,4 @@ class StepModels:
         if not everyone:
             steered[where] = part
         report.lap("fuse_sample")
+        return shift

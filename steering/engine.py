@@ -17,7 +17,7 @@ from steering.adapters import Adapter, AdapterRegistry
 from steering.admission import check_request
 from steering.constraint import constrain
 from steering.distribution import Distributions, Position, StepModels
-from steering.engine_config import EngineConfig, make_pool
+from steering.engine_config import MOST_SCORES, EngineConfig, make_pool
 from steering.host_memory import keep_freed_memory
 from steering.loaded_model import LoadedModel
 from steering.outputs import OutputBuilder
@@ -56,6 +56,7 @@ class Engine:
             self._allocator,
             self.config.max_num_seqs,
             max(self.config.max_step_tokens, self.config.max_num_seqs),
+            max(1, MOST_SCORES // base.vocab_size),
         )
         self._sequences: dict[str, Sequence] = {}
         self._registry: AdapterRegistry[Steerer] = AdapterRegistry()
@@ -78,7 +79,8 @@ class Engine:
         Builds the vocabulary map or reads it from the cache, which may take seconds. Any thread.
         """
         vocabulary_map = load_or_build(self.base.vocabulary, adapter.models[0].vocabulary, progress=progress)
-        return Steerer(adapter, self.base, vocabulary_map, self.config.page_size)
+        config = self.config
+        return Steerer(adapter, self.base, vocabulary_map, config.page_size, config.prefix_caching)
 
     def install(self, steerer: Steerer) -> None:
         """Let requests name what `prepare` made; takes no time. Any thread."""
@@ -175,14 +177,16 @@ class Engine:
         for steerer, _ in self._registry.all():
             for number, runner in enumerate(steerer.runners):
                 runner.cache.allocator.check_integrity()
-                held = sum(
-                    len(row.caches[number].pages)
+                held = {
+                    page
                     for sequence in self._sequences.values()
                     for row in sequence.rows
                     if row.steerer is steerer
-                )
-                if held != runner.cache.allocator.used:
-                    raise RuntimeError(f"steering pages: {runner.cache.allocator.used} used, {held} held")
+                    for page in row.caches[number].pages
+                }
+                used = runner.cache.allocator.used
+                if len(held) != used:
+                    raise RuntimeError(f"steering pages: {used} used, {len(held)} held")
         if not self._sequences and self._allocator.used:
             raise RuntimeError(f"{self._allocator.used} pages are in use by nobody")
 
@@ -213,9 +217,7 @@ class Engine:
             )
         return resolved
 
-    def _distributions(
-        self, chunks: list[Chunk], report: StepReport
-    ) -> tuple[list[Position], Distributions]:
+    def _distributions(self, chunks: list[Chunk], report: StepReport) -> tuple[list[Position], Distributions]:
         """Run the base over the chunks, then the steering models, and fuse at every position that matters."""
         inputs: list[RowInput] = []
         positions: list[Position] = []

@@ -14,6 +14,9 @@ from steering.runner import RowInput, Runner
 # Of the memory that is free at start, a GPU's pool takes this share; a CPU's takes at most the bytes below.
 _GPU_MEMORY_SHARE = 0.8
 _CPU_POOL_BYTES = 1 << 30
+# Scored prompt positions need their scores over the whole vocabulary, several float32 copies of them in memory at once:
+# this many numbers a copy, 64 MB.
+MOST_SCORES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)

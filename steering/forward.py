@@ -1,4 +1,4 @@
-"""One forward pass of a decoder over packed tokens: transformers' own code, or fewer operations where we know the model.
+"""One forward pass of a decoder over packed tokens: transformers' own code, or ours with fewer operations.
 
 A tiny model's pass is mostly the calling of operations, not their arithmetic. transformers spends about fifty a layer;
 the decoders of the Llama family, which nearly all steering models and many bases are, need half of that.

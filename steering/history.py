@@ -8,7 +8,7 @@ boundary that later text cannot move, and what did not change keeps its keys and
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,6 +39,10 @@ class History(Protocol):
     tokens: list[int]
     reencoded: int
 
+    @property
+    def settled(self) -> int:
+        """How many tokens from the start nothing that comes later can change."""
+
     def push(self, base_token: int) -> int:
         """Take the base's next token; returns the index of the first steering token that is new or changed."""
 
@@ -52,6 +56,11 @@ class SharedHistory:
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.reencoded = 0
+
+    @property
+    def settled(self) -> int:
+        """See `History.settled`."""
+        return len(self.tokens)
 
     def push(self, base_token: int) -> int:
         """See `History.push`."""
@@ -67,10 +76,7 @@ class SteeringEncoder:
     """Encodes text for a steering model: plain text only, so that a `<s>` that somebody typed stays text."""
 
     def __init__(self, tokenizer: Any, vocabulary: CanonicalVocabulary) -> None:
-        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._backend.encode_special_tokens = True
-        self._backend.no_truncation()
-        self._backend.no_padding()
+        self._plain_ids = _plain_encoder(tokenizer)
         self._drops_space = vocabulary.dummy_prefix != "none"
         self.prefix = self._automatic_prefix(tokenizer)
         self._has_boundaries = self._check_boundaries(vocabulary)
@@ -79,7 +85,7 @@ class SteeringEncoder:
         """Tokens of a text segment. `within`: it starts at a boundary inside the segment, with that space."""
         if within and self._drops_space:
             text = text[1:]  # the tokenizer's own dummy prefix takes the space's place
-        return list(self._backend.encode(text, add_special_tokens=False).ids) if text else []
+        return self._plain_ids(text) if text else []
 
     def last_boundary(self, text: str) -> int:
         """Where the text can be cut for good, or 0: what stands before encodes alike whatever follows."""
@@ -112,6 +118,18 @@ class SteeringEncoder:
         )
 
 
+def _plain_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
+    """Text to ids, with no special token whatever the text spells."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # a slow tokenizer
+        return lambda text: list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+    own = Tokenizer.from_str(backend.to_str())
+    own.encode_special_tokens = True
+    own.no_truncation()
+    own.no_padding()
+    return lambda text: list(own.encode(text, add_special_tokens=False).ids)
+
+
 class TextHistory:
     """The history across two vocabularies, by way of the text.
 
@@ -131,6 +149,11 @@ class TextHistory:
         self.tokens: list[int] = list(encoder.prefix)
         self._frozen = len(self.tokens)
         self.reencoded = 0
+
+    @property
+    def settled(self) -> int:
+        """See `History.settled`."""
+        return self._frozen
 
     def push(self, base_token: int) -> int:
         """See `History.push`."""

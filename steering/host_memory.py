@@ -6,9 +6,9 @@ import ctypes
 import functools
 import platform
 
-# From glibc's malloc.h; the limits are what its ints can hold.
+# From glibc's malloc.h. It takes no larger threshold for mapped blocks than half of its largest heap.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LIMIT = 1 << 30
+_MAPPED_FROM, _TRIMMED_FROM = 1 << 25, 1 << 30
 
 
 @functools.cache
@@ -20,5 +20,5 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _LIMIT)
-        libc.mallopt(_M_TRIM_THRESHOLD, _LIMIT)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM)
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIMMED_FROM)

@@ -74,5 +74,5 @@ class OutputBuilder:
         if not self._steered:
             return {}
         theirs = self._distributions.select(self._steered)
-        kl, changed = divergence(theirs.steered, theirs.base)
+        kl, changed = divergence(theirs.steered, theirs.base, theirs.columns)
         return dict(zip(self._steered, zip(kl.tolist(), changed.tolist(), strict=True), strict=True))

@@ -21,6 +21,8 @@ from steering.steerer import Steerer, SteeringRow
 # Best tokens by base plus mapped shift, and by the base alone (an unmatched token may be the base's favourite).
 STEERED_CANDIDATES = 16
 BASE_CANDIDATES = 4
+# A token less likely than this, with the mapped shift and without, is not worth the steering model's time.
+PLAUSIBLE = 1e-4
 # Rows of one forward pass over continuations; bounds the logits in memory.
 _MAX_ROWS = 128
 
@@ -70,7 +72,7 @@ def rescore(
     ]
     if not candidates:
         return mapped
-    scores = _score_trials(steerer, candidates)
+    scores = score_trials(steerer, candidates)
     where = torch.tensor([(c.row, c.token, c.first or 0) for c in candidates], device=base.device)
     has_first = torch.tensor([c.first is not None for c in candidates], device=base.device)
     extra = torch.tensor(
@@ -84,10 +86,15 @@ def rescore(
 
 def _propose(base: Tensor, steered: Tensor) -> list[list[int]]:
     """Candidate token ids of each row."""
-    width = base.shape[1]
-    best = steered.topk(min(STEERED_CANDIDATES, width)).indices.tolist()
-    plain = base.topk(min(BASE_CANDIDATES, width)).indices.tolist()
+    best, plain = _likeliest(steered, STEERED_CANDIDATES), _likeliest(base, BASE_CANDIDATES)
     return [sorted({*a, *b}) for a, b in zip(best, plain, strict=True)]
+
+
+def _likeliest(scores: Tensor, count: int) -> list[list[int]]:
+    """The ids of each row's `count` likeliest tokens, but for those that are not plausible."""
+    probs, tokens = scores.softmax(-1).topk(min(count, scores.shape[1]))
+    wanted = (probs >= PLAUSIBLE).sum(-1).tolist()
+    return [ids[:number] for ids, number in zip(tokens.tolist(), wanted, strict=True)]
 
 
 def _candidate(number: int, row: SteeringRow, token: int) -> _Candidate | None:
@@ -116,7 +123,7 @@ def _candidate(number: int, row: SteeringRow, token: int) -> _Candidate | None:
     return _Candidate(number, token, None, new, old)
 
 
-def _score_trials(steerer: Steerer, candidates: Sequence[_Candidate]) -> dict[_Trial | None, list[float]]:
+def score_trials(steerer: Steerer, candidates: Sequence[_Candidate]) -> dict[_Trial | None, list[float]]:
     """The log ratio of every target of every different trial."""
     trials = list({t: None for c in candidates for t in (c.new, c.old) if t is not None})
     scores: dict[_Trial | None, list[float]] = {None: []}

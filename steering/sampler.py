@@ -114,7 +114,7 @@ def _draw_from_best(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     drawn, enough = _draw_sorted((ordered - whole).exp(), tokens, rows, complete=few == scores.shape[1])
     for index in (~enough).nonzero().flatten().tolist():
         one = slice(index, index + 1)
-        ordered, tokens = scores[one].sort(-1, descending=True, stable=True)
+        ordered, tokens = scores[one].sort(dim=-1, descending=True, stable=True)
         drawn[one], _ = _draw_sorted((ordered - whole[one]).exp(), tokens, rows[one], complete=True)
     return drawn
 

@@ -27,16 +27,42 @@ class Chunk:
         return self.start + self.count == len(self.sequence.tokens)
 
 
+@dataclass(slots=True)
+class _Budget:
+    """What a step may still take: tokens to compute, and how many of them as prompt positions that are scored."""
+
+    tokens: int
+    scored: int
+
+    def share(self, sequence: Sequence) -> int:
+        """How many of a sequence's tokens fit."""
+        left = min(len(sequence.tokens) - sequence.computed, max(self.tokens, 0))
+        return min(left, self.scored) if sequence.scores_prompt else left
+
+    def take(self, sequence: Sequence, count: int) -> None:
+        """Use some of it."""
+        self.tokens -= count
+        if sequence.scores_prompt:
+            self.scored -= count
+
+
 class Scheduler:
     """Keeps the waiting queue and the running list of one engine."""
 
-    def __init__(self, allocator: PageAllocator, max_num_seqs: int, max_step_tokens: int) -> None:
+    def __init__(
+        self,
+        allocator: PageAllocator,
+        max_num_seqs: int,
+        max_step_tokens: int,
+        max_scored: int | None = None,
+    ) -> None:
         self.allocator = allocator
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
         self._max_num_seqs = max_num_seqs
         self._max_step_tokens = max_step_tokens
+        self._max_scored = max_step_tokens if max_scored is None else max_scored
 
     @property
     def has_work(self) -> bool:
@@ -49,7 +75,7 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """The chunks of the next step, their pages allocated."""
-        budget = self._max_step_tokens
+        budget = _Budget(self._max_step_tokens, self._max_scored)
         chunks: list[Chunk] = []
         # Oldest first: what preemption takes is the youngest, which comes last and has no chunk yet.
         decoding = [s for s in self.running if len(s.tokens) - s.computed == 1]
@@ -57,18 +83,18 @@ class Scheduler:
         for sequence in [*decoding, *prefilling]:
             if sequence not in self.running:
                 continue
-            count = min(len(sequence.tokens) - sequence.computed, max(budget, 0))
+            count = budget.share(sequence)
             if count and self._make_room(sequence, count, chunks):
                 chunks.append(Chunk(sequence, sequence.computed, count))
-                budget -= count
-        while self.waiting and budget > 0 and len(self.running) < self._max_num_seqs:
+                budget.take(sequence, count)
+        while self.waiting and budget.tokens > 0 and len(self.running) < self._max_num_seqs:
             following = self._next_waiting()
-            if following is None or not self._admit(following):
+            if following is None or not budget.share(following) or not self._admit(following):
                 break
-            count = min(len(following.tokens) - following.computed, budget)
+            count = budget.share(following)
             self._extend(following, count)
             chunks.append(Chunk(following, following.computed, count))
-            budget -= count
+            budget.take(following, count)
         return chunks
 
     def commit(self, chunk: Chunk) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from steering.bridge import Bridged, map_shift
 from steering.rescore import rescore
 from steering.runner import RowInput, Runner
-from steering.steerer import Steerer, SteeringRow
+from steering.steerer import RowKV, Steerer, SteeringRow
 from steering.types import BridgeName
 
 # The longest piece of a history that is computed in one forward pass.
@@ -42,30 +42,44 @@ def bridged_shift(
 
 def _logits(runner: Runner, number: int, rows: Sequence[SteeringRow], wanted: Sequence[int]) -> Tensor:
     """Logits of one model at each row's last `wanted` positions; zeros for an empty history (no opinion)."""
-    allocator = runner.cache.allocator
     inputs: list[RowInput] = []
     empty: list[int] = []
     place = 0
     for row, count in zip(rows, wanted, strict=True):
-        cache = row.caches[number]
-        if row.length == 0:
-            empty.append(place)
+        if row.length:
+            inputs.append(_row_input(runner, row, row.caches[number], count))
         else:
-            start = min(cache.computed, row.length - count)
-            missing = allocator.pages_for(row.length) - len(cache.pages)
-            cache.pages.extend(allocator.allocate(max(missing, 0)))
-            while row.length - count - start > _MAX_CHUNK:
-                piece = row.seen(start, start + _MAX_CHUNK)
-                runner.forward([RowInput(piece, start, cache.pages, _MAX_CHUNK)])
-                start += _MAX_CHUNK
-            tokens = row.seen(start)
-            inputs.append(RowInput(tokens, start, cache.pages, len(tokens) - count))
-            cache.computed = row.length
+            empty.append(place)
         place += count
-    if inputs and not empty:
-        return runner.forward(inputs)
+    if not inputs:
+        return torch.zeros(place, runner.loaded.vocab_size, device=runner.loaded.device)
+    found = runner.forward(inputs)
+    for row in rows:
+        cache = row.caches[number]
+        known = min(row.settled, row.length)
+        if known > cache.remembered:
+            runner.cache.allocator.remember(row.history.tokens[:known], cache.pages, cache.remembered)
+            cache.remembered = known
+    if not empty:
+        return found
     logits = torch.zeros(place, runner.loaded.vocab_size, device=runner.loaded.device)
-    if inputs:
-        filled = sorted(set(range(place)) - set(empty))
-        logits[filled] = runner.forward(inputs)
+    logits[sorted(set(range(place)) - set(empty))] = found
     return logits
+
+
+def _row_input(runner: Runner, row: SteeringRow, cache: RowKV, count: int) -> RowInput:
+    """The tokens of a row that one model has not read, its pages allocated; all but the last piece are read at once."""
+    allocator = runner.cache.allocator
+    if not cache.pages and count == 1 and not row.dropped:
+        # Another row may have read the same beginning. Only what nothing can change is ever found there.
+        cache.pages = allocator.find_prefix(row.history.tokens[: row.settled])
+        cache.computed = cache.remembered = len(cache.pages) * allocator.page_size
+    start = min(cache.computed, row.length - count)
+    missing = allocator.pages_for(row.length) - len(cache.pages)
+    cache.pages.extend(allocator.allocate(max(missing, 0)))
+    while row.length - count - start > _MAX_CHUNK:
+        runner.forward([RowInput(row.seen(start, start + _MAX_CHUNK), start, cache.pages, _MAX_CHUNK)])
+        start += _MAX_CHUNK
+    cache.computed = row.length
+    tokens = row.seen(start)
+    return RowInput(tokens, start, cache.pages, len(tokens) - count)

@@ -23,10 +23,14 @@ CONTEXT_RESERVE = 16
 
 @dataclass(slots=True)
 class RowKV:
-    """One sequence's keys and values in one steering model: its pages and how many positions are computed."""
+    """One sequence's keys and values in one steering model: its pages and how many positions are computed.
+
+    `remembered`: positions up to which the pool's prefix cache knows the full pages.
+    """
 
     pages: list[int] = field(default_factory=list)
     computed: int = 0
+    remembered: int = 0
 
 
 class SteeringRow:
@@ -68,6 +72,11 @@ class SteeringRow:
         """True when several positions up to base length `length` can be scored in one pass."""
         return self.steerer.shares_vocabulary and length <= self.steerer.context
 
+    @property
+    def settled(self) -> int:
+        """Positions from the start whose tokens stay as they are; none while the history is cut."""
+        return 0 if self.dropped else self.history.settled
+
     def seen(self, start: int, stop: int | None = None) -> list[int]:
         """The history's tokens at positions `start` to `stop` as the steering model sees them."""
         kept = self.steerer.prefix_length if self.dropped else 0
@@ -84,9 +93,7 @@ class SteeringRow:
 
     def reset(self) -> None:
         """Give the pages back and start over; the sequence's tokens will be pushed again."""
-        for runner, cache in zip(self.steerer.runners, self.caches, strict=True):
-            runner.cache.allocator.release(cache.pages)
-        self.caches = [RowKV() for _ in self.steerer.runners]
+        self._forget_pages()
         self.history = self.steerer.new_history()
         self.pushed = self.dropped = 0
 
@@ -96,21 +103,36 @@ class SteeringRow:
         dropped = -(-max(excess, 0) // stride) * stride
         if dropped != self.dropped:
             self.dropped = dropped
-            for cache in self.caches:
-                cache.computed = 0
+            # Every position has another token now, and others may be reading the pages that it had.
+            self._forget_pages()
+
+    def _forget_pages(self) -> None:
+        for runner, cache in zip(self.steerer.runners, self.caches, strict=True):
+            runner.cache.allocator.release(cache.pages)
+        self.caches = [RowKV() for _ in self.steerer.runners]
 
 
 class Steerer:
     """One adapter version attached to one base. Lives as long as somebody refers to it."""
 
     def __init__(
-        self, adapter: Adapter, base: LoadedModel, vocabulary_map: VocabularyMap, page_size: int
+        self,
+        adapter: Adapter,
+        base: LoadedModel,
+        vocabulary_map: VocabularyMap,
+        page_size: int,
+        prefix_caching: bool = True,
     ) -> None:
         self.adapter = adapter
         self.vocabulary_map = vocabulary_map
         self.tensors = MapTensors.of(vocabulary_map, base.device)
         self.runners = [
-            Runner(model, KVCache(PageAllocator(_INITIAL_PAGES, page_size, growable=True)))
+            Runner(
+                model,
+                KVCache(
+                    PageAllocator(_INITIAL_PAGES, page_size, growable=True, prefix_caching=prefix_caching)
+                ),
+            )
             for model in adapter.models
         ]
         self.context_limit = min(model.max_model_len for model in adapter.models)

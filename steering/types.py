@@ -6,9 +6,10 @@ Token ids are the *base* tokenizer's unless a name says otherwise. Log probabili
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from steering.constraint import Constraint
+if TYPE_CHECKING:
+    from steering.constraint import Constraint
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 BridgeName = Literal["map", "rescore"]

@@ -20,6 +20,7 @@ from mapping_cache import CanonicalVocabulary, VocabularyMap, build_map, canonic
 
 BEST_STEERED = 16
 BEST_BASE = 4
+PLAUSIBLE = 1e-4
 
 
 class NaiveModel:
@@ -216,8 +217,10 @@ class Oracle:
     ) -> torch.Tensor:
         shift = start.clone()
         base = self.base_logprobs(ids)
-        best = {*(base + adapter.alpha * start).topk(BEST_STEERED).indices.tolist()}
-        best |= {*base.topk(BEST_BASE).indices.tolist()}
+        best = set()
+        for scores, count in ((base + adapter.alpha * start, BEST_STEERED), (base, BEST_BASE)):
+            likely = scores.softmax(-1)
+            best |= {token for token in likely.topk(count).indices.tolist() if likely[token] >= PLAUSIBLE}
         encoded = self._encode(adapter, mapped, ids)
         for candidate in sorted(best):
             if not self._adds_text(ids, candidate):

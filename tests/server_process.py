@@ -52,7 +52,7 @@ class ServerProcess:
     def client(self, key: str | None = API_KEY, **options: Any) -> httpx.Client:
         """An HTTP client that bears a key."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=20, **options)
+        return httpx.Client(base_url=self.url, headers=headers, **{"timeout": 20, **options})
 
     @property
     def alive(self) -> bool:

@@ -18,11 +18,12 @@ from server.service import Service
 
 @dataclass(frozen=True, slots=True)
 class ServerThread:
-    """A running server; `address` is its host and port."""
+    """A running server; `address` is its host and port, `connections` how many clients are connected."""
 
     url: str
     address: tuple[str, int]
     service: Service
+    connections: Callable[[], int]
 
 
 @contextmanager
@@ -37,7 +38,12 @@ def serve_in_thread(engines: Mapping[str, Any] | None = None, **settings: Any) -
     listener: socket.socket = http.servers[0].sockets[0]
     host, port = listener.getsockname()[:2]
     try:
-        yield ServerThread(f"http://{host}:{port}", (host, port), app.state.service)
+        yield ServerThread(
+            f"http://{host}:{port}",
+            (host, port),
+            app.state.service,
+            lambda: len(http.server_state.connections),
+        )
     finally:
         http.should_exit = True
         thread.join(20)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from examples.study.scale import SCALES
 from examples.study.stages import Study
@@ -40,6 +41,7 @@ def main(
     """Run what is not done yet, then write OUT/tables.md."""
     if scale not in SCALES:
         raise typer.BadParameter(f"none of {', '.join(SCALES)}", param_hint="--scale")
+    disable_progress_bar()
     console = Console(stderr=True)
     chosen = SCALES[scale] if seeds is None else replace(SCALES[scale], seeds=SCALES[scale].seeds[:seeds])
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
@@ -59,7 +61,7 @@ def main(
             stage.run()
         except TrainingPausedError as pause:
             _pause(console, f"{stage.name} {pause}")
-    text = tables(out, chosen.template.name)
+    text = tables(out, [base.name for base in chosen.bases])
     (out / "tables.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
 

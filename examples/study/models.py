@@ -22,13 +22,11 @@ _POSITIONS = 1024
 def new_model(base: Base, tokenizer: Any, seed: int) -> Any:
     """An untrained model. Raises ValueError for an architecture that the study does not have."""
     torch.manual_seed(seed)
-    config = _config(base, len(tokenizer))
-    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-    config.pad_token_id = tokenizer.pad_token_id
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return AutoModelForCausalLM.from_config(_config(base, len(tokenizer), special), dtype=torch.float32)
 
 
-def _config(base: Base, tokens: int) -> PreTrainedConfig:
+def _config(base: Base, tokens: int, special: dict[str, int]) -> PreTrainedConfig:
     if base.architecture == "gpt2":
         return GPT2Config(
             vocab_size=tokens,
@@ -39,6 +37,7 @@ def _config(base: Base, tokens: int) -> PreTrainedConfig:
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
+            **special,
         )
     shared: dict[str, Any] = {
         "vocab_size": tokens,
@@ -48,6 +47,7 @@ def _config(base: Base, tokens: int) -> PreTrainedConfig:
         "max_position_embeddings": _POSITIONS,
         "tie_word_embeddings": True,
         "initializer_range": 0.04,
+        **special,
     }
     if base.architecture == "gpt_neox":
         return GPTNeoXConfig(**shared, intermediate_size=4 * base.width)

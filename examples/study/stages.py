@@ -79,6 +79,7 @@ class Study:
     device: str = "auto"
     deadline: float | None = None
     console: Console | None = None
+    tasks: tuple[str, ...] = TASKS
 
     def stages(self) -> Iterator[Stage]:
         """Every stage, so that what a stage needs comes before it."""
@@ -90,7 +91,7 @@ class Study:
                 yield self._stage(f"bases/{base.name}/{seed}", self._train_base, base, seed, False)
             for base in self.scale.bases:
                 yield self._stage(f"oracles/{base.name}/{seed}", self._train_base, base, seed, True)
-            for task in TASKS:
+            for task in self.tasks:
                 for base in self.scale.bases:
                     for kind in ("full", "lora"):
                         name = f"tuned/{task}/{kind}/{base.name}/{seed}"

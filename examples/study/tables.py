@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -27,9 +26,12 @@ FIGURES = {
 }
 
 
-def tables(out: Path, template: str) -> str:
-    """Every table that the results under `out` allow, as Markdown. Raises ValueError where there are none."""
-    results = _read(out / "results")
+def tables(out: Path, order: Sequence[str]) -> str:
+    """Every table that the results under `out` allow, as Markdown, the bases in this order, the template first.
+
+    Raises ValueError where there are no results.
+    """
+    results = _read(out / "results", order)
     if not results:
         raise ValueError(f"{out / 'results'}: no results yet")
     parts = [NOTE]
@@ -37,16 +39,23 @@ def tables(out: Path, template: str) -> str:
         parts.append(f"## {task.capitalize()}")
         parts += [_sizes(bases)]
         for figure in FIGURES[task]:
-            parts += _figure(figure, bases, template)
+            parts += _figure(figure, bases, order[0])
     return "\n\n".join(parts) + "\n"
 
 
-def _read(folder: Path) -> dict[str, Runs]:
+def _read(folder: Path, order: Sequence[str]) -> dict[str, Runs]:
     """Results by task and base, one a seed."""
-    found: dict[str, Runs] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, Runs] = {}
     for task in FIGURES:
-        for path in sorted(folder.glob(f"{task}/*/*.json")):
-            found[task][path.parent.name].append(json.loads(path.read_text(encoding="utf-8")))
+        runs = {
+            base: [
+                json.loads(path.read_text(encoding="utf-8"))
+                for path in sorted((folder / task / base).glob("*.json"))
+            ]
+            for base in order
+        }
+        if any(runs.values()):
+            found[task] = {base: results for base, results in runs.items() if results}
     return found
 
 

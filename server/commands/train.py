@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,94 +12,41 @@ from rich.console import Console
 
 from server.commands.options import console as messages
 from server.commands.options import fail
+from server.commands.training_options import (
+    PAUSED,
+    Accumulate,
+    BatchSize,
+    CheckpointFolder,
+    Data,
+    Device,
+    DeviceName,
+    Epochs,
+    Forget,
+    ForgetLossName,
+    ForgetLossOption,
+    ForgetWeight,
+    Keep,
+    KeepLossName,
+    KeepLossOption,
+    KeepWeight,
+    LearningRate,
+    MaxLength,
+    MaxMinutes,
+    Out,
+    PrecisionName,
+    PrecisionOption,
+    Refusal,
+    Resume,
+    SaveEvery,
+    Seed,
+    Warmup,
+    WeightDecay,
+)
 
 if TYPE_CHECKING:
     from steering.training import Recipe, RunOptions, TrainingReport
 
-PAUSED = 75
-"""The exit status of a run that stopped to be resumed (EX_TEMPFAIL)."""
-
 train_app = typer.Typer(help="Train the tiny models that steer.", no_args_is_help=True)
-
-
-class KeepLossName(StrEnum):
-    """How kept examples are measured."""
-
-    kl = "kl"
-    ce = "ce"
-
-
-class ForgetLossName(StrEnum):
-    """How forgotten examples are measured."""
-
-    refusal = "refusal"
-    difference = "difference"
-    npo = "npo"
-
-
-class PrecisionName(StrEnum):
-    """What a forward and backward pass computes in."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class DeviceName(StrEnum):
-    """Where to train."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-Data = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="JSON lines with prompt and response, or messages, or plain text, and an optional objective "
-        "(learn, keep or forget; learn). May be given several times."
-    ),
-]
-Keep = Annotated[list[Path] | None, typer.Option(help="The same, of what is to stay as it is.")]
-Forget = Annotated[list[Path] | None, typer.Option(help="The same, of what is to be forgotten.")]
-Out = Annotated[Path, typer.Option(help="The adapter folder to write; it must be empty or absent.")]
-Epochs = Annotated[float, typer.Option(min=0.0, help="Passes over the data.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Examples a step.")]
-Accumulate = Annotated[int, typer.Option(min=1, help="Compute a step's examples in this many parts.")]
-PrecisionOption = Annotated[PrecisionName, typer.Option(help="Weights stay in float32 either way.")]
-LearningRate = Annotated[float, typer.Option(min=0.0, help="AdamW's peak learning rate; cosine decay.")]
-Warmup = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the steps that warm up.")]
-WeightDecay = Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")]
-MaxLength = Annotated[int, typer.Option(min=2, help="Examples are cut at this many tokens.")]
-KeepLossOption = Annotated[
-    KeepLossName,
-    typer.Option(help="KL to the model as it was, or cross-entropy (with difference: the paper's)."),
-]
-ForgetLossOption = Annotated[
-    ForgetLossName, typer.Option(help="Refuse, climb the loss (gradient difference), or NPO.")
-]
-Refusal = Annotated[str | None, typer.Option(help="What refusing says.")]
-KeepWeight = Annotated[float, typer.Option(min=0.0, help="Weight of the kept examples.")]
-ForgetWeight = Annotated[float, typer.Option(min=0.0, help="Weight of the forgotten examples.")]
-Seed = Annotated[int, typer.Option(help="Seed of new weights and of the data's order.")]
-Device = Annotated[
-    DeviceName,
-    typer.Option(
-        help="auto takes a GPU where there is one; `accelerate launch -m server.cli train ...` all of them."
-    ),
-]
-CheckpointFolder = Annotated[
-    Path | None, typer.Option(help="Where a run that is cut off leaves its state; OUT.checkpoint.")
-]
-SaveEvery = Annotated[
-    int, typer.Option(min=0, help="Steps between two checkpoints; 0 for none but the last.")
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from the checkpoint of a run that was cut off.")
-]
-MaxMinutes = Annotated[
-    float | None,
-    typer.Option(min=0.0, help=f"Stop after this long, with exit status {PAUSED}, to be resumed."),
-]
 
 
 @train_app.callback()
@@ -217,7 +163,7 @@ def proxy(
 
 
 def _recipe_flags(flags: dict[str, Any]) -> dict[str, Any]:
-    """Of a command's flags those that make the recipe."""
+    """Of a command's flags those that make the recipe: typer wants each of them in the signature of each command."""
     names = (
         "epochs batch_size accumulate precision learning_rate warmup weight_decay max_length keep_loss "
         "forget_loss refusal keep_weight forget_weight seed"

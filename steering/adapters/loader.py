@@ -17,6 +17,7 @@ from steering.models import load_model
 from steering.types import AdapterLoadError, ModelLoadError
 
 ADAPTER_FILE = "adapter.json"
+_PEFT_FILE = "adapter_config.json"
 _COMMON = {
     "format": 1,
     "kind": "delta",
@@ -118,6 +119,9 @@ def _inside(folder: Path, part: Any) -> Path:
         raise AdapterLoadError(f"{ADAPTER_FILE}: {part!r} does not lie below the adapter's folder")
     if not target.is_dir():
         raise AdapterLoadError(f"{ADAPTER_FILE}: there is no folder {part!r}")
+    # Such a folder names another model, anywhere, and is read through it.
+    if (target / _PEFT_FILE).exists():
+        raise AdapterLoadError(f"{_PEFT_FILE}: a PEFT adapter must be merged into its model first")
     return target
 
 

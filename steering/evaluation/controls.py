@@ -1,4 +1,4 @@
-"""Adapters and maps without their sense, as large as before: what steering must be better than."""
+"""Adapters and maps without their sense: what steering must be better than."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from steering.types import AdapterLoadError
 
 
 def random_adapter(adapter: Adapter, seed: int) -> Adapter:
-    """The same adapter without what it learnt, loaded from a copy of its files.
+    """The same adapter without what it learnt, loaded from a copy of its files: weights as large, in random order.
 
     Of a delta each weight matrix's entries are put in random order; of a pair the entries of what tuning added to each
     of the expert's weights. Raises `AdapterLoadError` for a pair whose models' weights differ in shape.

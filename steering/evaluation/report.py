@@ -71,8 +71,14 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def figure_names(rows: Sequence[Row]) -> list[str]:
-    """Every figure that some row has, in the order in which they first come."""
-    return list(dict.fromkeys(name for row in rows for name in row.figures))
+    """Every figure that some row has, task by task, in the order in which they first come."""
+    names = list(dict.fromkeys(name for row in rows for name in row.figures))
+    tasks = list(dict.fromkeys(_task(name) for name in names))
+    return sorted(names, key=lambda name: tasks.index(_task(name)))
+
+
+def _task(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def write_picture(comparison: Comparison, path: Path, *, title: str) -> None:

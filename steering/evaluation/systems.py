@@ -51,7 +51,7 @@ def alone_system(adapter: Adapter, config: EngineConfig) -> System:
 
 
 def random_system(engine: Engine, adapter: Adapter, setting: Setting, seed: int) -> System:
-    """Steered by as large a change that means nothing."""
+    """Steered by the same adapter without what it learnt."""
     return steered_system(engine, random_adapter(adapter, seed), setting, RANDOM)
 
 

@@ -7,7 +7,7 @@ import json
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from server.service import Service
 from steering.engine import Engine
-from tests.models import save_folder, tiny_model, tokenizer_byte_level
+from steering.models import load_model
+from tests.broken_adapters import FAULTS
 from tests.server_process import tiny_folders
 from tests.server_thread import ServerThread, serve_in_thread, wait_for
 
@@ -120,57 +120,6 @@ def test_load_use_replace_and_unload(admin: httpx.Client) -> None:
     assert admin.delete("/v1/adapters/tab").status_code == 404
 
 
-def edit_config(**changes: Any) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        file = folder / "config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-    return spoil
-
-
-def truncate(folder: Path) -> None:
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1000])
-
-
-def put_nan(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
-    weights[sorted(weights)[0]].view(-1)[3] = float("nan")
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def pickle(folder: Path) -> None:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-
-
-def small_head(folder: Path) -> None:
-    tokenizer = tokenizer_byte_level()
-    save_folder(folder, tiny_model("llama", len(tokenizer) - 9, 4, {"eos_token_id": 3}), tokenizer)
-
-
-def bring_code(folder: Path) -> None:
-    (folder / "evil.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
-    edit_config(model_type="evil", auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"})(
-        folder
-    )
-
-
-FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "missing": (shutil.rmtree, "no such folder"),
-    "empty": (lambda folder: [file.unlink() for file in folder.iterdir()], "configuration"),
-    "weights missing": (lambda folder: (folder / "model.safetensors").unlink(), "weights"),
-    "truncated": (truncate, "weights"),
-    "pickled": (pickle, "weights"),
-    "not a number": (put_nan, "NaN"),
-    "other sizes": (edit_config(hidden_size=48), "weights"),
-    "fewer scores than tokens": (small_head, "tokens"),
-    "code": (bring_code, "custom code"),
-    "kernel": (edit_config(attn_implementation="somebody/kernel"), "attention kernel"),
-    "settings": (lambda folder: (folder / "adapter.json").write_text('{"alpha": NaN}'), "alpha"),
-}
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("taken", [True, False], ids=["replacing", "new"])
 def test_a_load_that_fails_changes_nothing_and_says_why(
@@ -215,15 +164,13 @@ def test_running_out_of_memory_for_one_base_leaves_both_as_they_were(
 def test_files_that_change_while_they_are_read_are_refused(
     admin: httpx.Client, allowed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import steering.adapters.loader as loader
-
-    read = loader.load_model
+    read = load_model
 
     def read_and_change(path: Path, **options: Any) -> Any:
         (path / "note.txt").write_text("new")
         return read(path, **options)
 
-    monkeypatch.setattr(loader, "load_model", read_and_change)
+    monkeypatch.setattr("steering.adapters.loader.load_model", read_and_change)
     shutil.copytree(allowed / "lean", allowed / "moving")
     reply = admin.post("/v1/adapters", json={"name": "tab", "path": "moving"})
     shutil.rmtree(allowed / "moving")

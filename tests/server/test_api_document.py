@@ -51,7 +51,10 @@ def test_the_server_serves_it(client: TestClient, made: dict[str, Any]) -> None:
     [
         ({"type": "integer"}, "integer"),
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "text"),
-        ({"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}, "list of list of integer"),
+        (
+            {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
+            "list of list of integer",
+        ),
         ({"$ref": "#/components/schemas/Tool"}, "[`Tool`](#tool)"),
         ({"enum": ["a", "b"]}, '`"a"`, `"b"`'),
         ({"type": "object", "additionalProperties": {"type": "number"}}, "object of number"),
@@ -68,7 +71,10 @@ def test_types_in_words(schema: dict[str, Any], text: str) -> None:
         ({"minimum": 0, "maximum": 2**31}, "≥ 0, ≤ 2^31"),
         ({"exclusiveMinimum": 0}, "> 0"),
         ({"anyOf": [{"type": "string", "minLength": 1}, {"type": "null"}]}, "at least 1 character"),
-        ({"maxItems": 16, "items": {"type": "string", "maxLength": 9}}, "0 to 16 items; each 0 to 9 characters"),
+        (
+            {"maxItems": 16, "items": {"type": "string", "maxLength": 9}},
+            "0 to 16 items; each 0 to 9 characters",
+        ),
         ({}, ""),
     ],
 )

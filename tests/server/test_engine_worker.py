@@ -11,7 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from server.errors import ApiError
-from server.worker import EngineWorker, Job
+from server.jobs import Job
+from server.worker import EngineWorker
 from steering.types import Request, SamplingParams
 from tests.server.fakes import FakeEngine
 

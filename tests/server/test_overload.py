@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
-import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -19,7 +17,7 @@ from server.jobs import JobLimits
 from server.worker import EngineWorker
 from steering.types import Request, SamplingParams
 from tests.server.fakes import FakeEngine
-from tests.server_thread import ServerThread, serve_in_thread, wait_for
+from tests.server_thread import wait_for
 
 MakeClient = Callable[..., TestClient]
 COMPLETION = {"model": "base", "prompt": "hi", "max_tokens": 20}
@@ -109,6 +107,27 @@ def test_a_place_is_held_while_its_prompt_is_tokenized(
     assert client.post("/v1/completions", json=COMPLETION).status_code == 200
 
 
+def test_a_tokenizer_with_too_much_to_do_is_a_429(
+    make_client: MakeClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client(max_num_seqs=1, max_queue=0)
+    reached, go = threading.Semaphore(0), threading.Event()
+
+    def encode(text: str, **options: Any) -> list[int]:
+        reached.release()
+        go.wait(20)
+        return list(text.encode())
+
+    monkeypatch.setattr(engine.base.tokenizer, "encode", encode)
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(client.post, "/tokenize", json={"prompt": "hi"}) for _ in range(3)]
+        # Two wait at the most, so one of the three is refused at once.
+        assert reached.acquire(timeout=20)
+        wait_for(lambda: any(future.done() for future in asked))
+        go.set()
+        assert sorted(future.result(20).status_code for future in asked) == [200, 200, 429]
+
+
 @pytest.mark.parametrize("wrong", [{"prompt": ""}, {"max_tokens": 10**6}, {"model": "base:nobody"}], ids=str)
 def test_a_request_that_is_refused_gives_its_place_back(
     make_client: MakeClient, wrong: dict[str, Any]
@@ -128,7 +147,7 @@ def test_a_prompt_of_too_many_bytes_is_a_413(
     engine.max_model_len = 200
     client = make_client(max_prompt_bytes=100)
 
-    def post(text: str) -> httpx.Response:
+    def post(text: str) -> Any:
         messages = [{"role": "user", "content": text}]
         extra = {field: text} if field else {"messages": messages}
         return client.post(path, json={"model": "base", **extra})
@@ -227,58 +246,3 @@ async def test_an_errand_for_an_engine_that_dies_is_a_503(worker: EngineWorker, 
         with pytest.raises(ApiError) as caught:
             await asyncio.wait_for(work, 5)
         assert caught.value.status == 503
-
-
-def raw_request(server: ServerThread, body: dict[str, Any]) -> socket.socket:
-    """A connection whose client has sent a request, and takes as little of the reply as it can."""
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.connect(server.address)
-    content = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
-    connection.sendall(head.encode() + content)
-    return connection
-
-
-def read_to_the_end(connection: socket.socket) -> bytes:
-    content = bytearray()
-    while part := connection.recv(65536):
-        content += part
-    return bytes(content)
-
-
-def test_a_client_that_takes_nothing_is_dropped_and_holds_nobody_up(engine: FakeEngine) -> None:
-    engine.endless = True
-    engine.max_model_len = 2 * 10**9
-    # Much at a time, to fill what lies between.
-    engine.burst = 50
-    body = {**COMPLETION, "max_tokens": 10**9, "stream": True, "logprobs": 5}
-    with serve_in_thread({"base": engine}, send_timeout=0.5, max_backlog=10**6) as server:
-        with raw_request(server, body) as stalled:
-            wait_for(lambda: len(engine.running) == 1)
-            # Others are served meanwhile.
-            with httpx.Client(base_url=server.url, timeout=20) as client:
-                assert client.post("/v1/completions", json=COMPLETION).status_code == 200
-                wait_for(lambda: not engine.running)
-                assert client.post("/v1/completions", json=COMPLETION).status_code == 200
-            # It gets what the network had taken already, and no proper end.
-            assert not read_to_the_end(stalled).endswith(b"0\r\n\r\n")
-        worker = server.service.bases["base"].worker
-        wait_for(lambda: worker.pending == 0)
-
-
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_who_leaves_while_waiting_to_be_admitted_is_aborted(engine: FakeEngine, stream: bool) -> None:
-    engine.endless = True
-    engine.max_model_len = 2 * 10**9
-    body = {**COMPLETION, "max_tokens": 10**9, "stream": stream}
-    with serve_in_thread({"base": engine}) as server:
-        worker = server.service.bases["base"].worker
-        with raw_request(server, body):
-            wait_for(lambda: engine.stepping)
-            engine.go.clear()
-            with raw_request(server, body):
-                wait_for(lambda: worker.pending == 2)
-            engine.go.set()
-            wait_for(lambda: worker.pending == 1)
-        wait_for(lambda: worker.pending == 0 and not engine.running)

@@ -45,7 +45,7 @@ def read(form: ToolFormat, pieces: list[str], *, parallel: bool = True) -> list[
 
 
 WEATHER, CLOCK = Call("weather", RAIN), Call("clock", "{}")
-READ: list[tuple[str, str, list[str | Call]]] = [
+READ: list[tuple[str, str, list[Any]]] = [
     ("hermes", f'<tool_call>\n{{"name": "weather", "arguments": {RAIN}}}\n</tool_call>', [WEATHER]),
     (
         "hermes",
@@ -54,7 +54,7 @@ READ: list[tuple[str, str, list[str | Call]]] = [
         ["Let me see.", WEATHER, CLOCK],
     ),
     ("hermes", '<tool_call>{"name": "clock"}', [CLOCK]),
-    ("hermes", '<tool_call>{"name": "clock", "arguments": "{}"}</tool_call> done', [CLOCK, " done"]),
+    ("hermes", '<tool_call>{"name": "clock", "arguments": "{}"}</tool_call> done', [CLOCK, "done"]),
     (
         "hermes",
         '<tool_call>{"name": "weather", "arguments": {"town": "</tool_call>"}}</tool_call>',
@@ -100,7 +100,11 @@ def test_the_parts_of_a_text_however_it_is_split(
     assert read(FORMS[form], pieces) == ([text] if expected == [...] else expected)
 
 
-@given(pieces=st.lists(st.text(st.sampled_from(list('<>{}[]"tol_ca: \n') + ["<tool_call>", "[TOOL_CALLS]"]))))
+@given(
+    pieces=st.lists(
+        st.sampled_from([*'<>{}[]"tol_ca:; \n', "<tool_call>", "[TOOL_CALLS]", '{"name": "clock"}'])
+    )
+)
 @pytest.mark.parametrize("form", list(FORMS))
 def test_no_text_breaks_the_reader_and_none_is_lost(form: str, pieces: list[str]) -> None:
     parts = read(FORMS[form], pieces)
@@ -145,6 +149,7 @@ def test_mistrals_newer_templates_want_names() -> None:
 FUNCTIONS = (
     FunctionSpec(
         name="weather",
+        description=None,
         parameters={
             "properties": {
                 "town": {"enum": ["Köln", "Oslo"]},
@@ -155,7 +160,7 @@ FUNCTIONS = (
         },
         strict=True,
     ),
-    FunctionSpec(name="clock"),
+    FunctionSpec(name="clock", description=None),
 )
 
 
@@ -190,8 +195,9 @@ def test_whatever_the_grammar_lets_through_is_read_back(
             bits = state.allowed(())
             assert bits is not None, state.error
             allowed = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little"))
-            # An end as soon as there is one in two walks of three, so that walks end.
-            token = EOS if EOS in allowed and chance.random() < 2 / 3 else int(chance.choice(allowed))
+            others = [int(token) for token in allowed if token != EOS]
+            # An end half of the time that there may be one, so that walks end.
+            token = EOS if not others or (EOS in allowed and chance.random() < 0.5) else chance.choice(others)
             if token == EOS:
                 break
             tokens.append(token)

@@ -27,7 +27,7 @@ from tests.soak.traffic import CHANGING, FIXED, QUESTIONS, Traffic, text_of
 
 VERSIONS = 2
 CLEAR = 1e-3
-"""A greedy choice closer than this could go either way in another batch: such a question is not asked of that version."""
+"""A greedy choice closer than this could go either way in another batch: such an answer is not checked."""
 MOST_GROWTH = 64 * 2**20
 
 
@@ -51,7 +51,7 @@ def main() -> None:
             max_num_seqs=8,
             max_queue=24,
             # So few pages that what runs at once does not fit to its end: rows are preempted and recomputed.
-            kv_cache_memory=640 * 2**10,
+            kv_cache_memory=300 * 2**10,
         ) as server:
             ledger = Ledger()
             report = asyncio.run(soak(server, ledger, versions, arguments.minutes * 60, arguments.seed))
@@ -64,7 +64,11 @@ def main() -> None:
         print(f"{key:>24}  {value}")
     for line in ledger.wrong[:20]:
         print("WRONG:", line)
-    print(json.dumps({"seed": arguments.seed, "minutes": arguments.minutes, "wrong": len(ledger.wrong), **report}))
+    print(
+        json.dumps(
+            {"seed": arguments.seed, "minutes": arguments.minutes, "wrong": len(ledger.wrong), **report}
+        )
+    )
     raise SystemExit(bool(ledger.wrong))
 
 
@@ -94,7 +98,7 @@ async def soak(
     """The reference, the traffic, and what is left when it is over."""
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
     headers = {"authorization": f"Bearer {API_KEY}"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=300, limits=limits) as client:
         traffic = Traffic(client, ledger, versions, seed)
         await learn(client, traffic, ledger, versions)
         memory: list[tuple[float, int]] = []
@@ -187,7 +191,11 @@ async def idle_gauges(client: httpx.AsyncClient) -> dict[str, Any]:
         if line.startswith("#"):
             continue
         name, value = line.partition("{")[0], float(line.rpartition(" ")[2])
-        if name in ("trimtab_num_requests_running", "trimtab_num_requests_waiting", "trimtab_kv_cache_usage_ratio"):
+        if name in (
+            "trimtab_num_requests_running",
+            "trimtab_num_requests_waiting",
+            "trimtab_kv_cache_usage_ratio",
+        ):
             wrong += [line] if value else []
         elif name == "trimtab_preemptions_total":
             totals["preemptions"] += value

@@ -54,7 +54,9 @@ class Ledger:
     def begin(self, name: str, version: str, began: float) -> None:
         """A version was loaded under a name; the one before it has ended."""
         self.end(name, but=version)
-        if not any(life.ended is None and (life.name, life.version) == (name, version) for life in self.lives):
+        if not any(
+            life.ended is None and (life.name, life.version) == (name, version) for life in self.lives
+        ):
             self.lives.append(Life(name, version, began))
 
     def end(self, name: str, but: str | None = None) -> None:
@@ -68,11 +70,11 @@ class Ledger:
     ) -> None:
         """Holds a reply, sent at `sent` and received now, against what its version says alone."""
         steering = reply["steering"]
-        version = None if steering is None else steering[0]["version"]
+        version: str | None = None if steering is None else steering[0]["version"]
         if (steering is None) != (adapter is None) or (adapter and steering[0]["adapter"] != adapter):
             self.wrong.append(f"{adapter} was asked for and {steering} steered")
             return
-        if adapter is not None and not self._could_be(adapter, version, sent):
+        if adapter and version and not self._could_be(adapter, version, sent):
             self.wrong.append(f"{adapter}@{version} steered a request when it could not be named")
         expected = self.alone.get((question, version))
         if (question, version) in self.close:

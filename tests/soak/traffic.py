@@ -1,4 +1,4 @@
-"""The clients of a soak: some ask and check, some leave, some send nonsense, some fill the queue, one changes adapters."""
+"""The clients of a soak: some ask and check, some leave, some send nonsense, some fill the queue, one loads."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ QUESTIONS = [
     for base in ("bytes", "pieces")
     for text, chat, tokens in (
         ("The ferry left the harbour", False, 12),
-        ("In winter the lake froze over. The children", False, 40),
-        ("He wrote three books about rivers, two about bridges", False, 70),
+        ("In winter the lake froze over. The children", False, 24),
+        ("He wrote three books about rivers, two about bridges", False, 48),
         ("What is your telephone number?", True, 16),
-        ("Where was she born?", True, 40),
+        ("Where was she born?", True, 20),
     )
 ]
 NONSENSE: list[tuple[str, bytes]] = [
@@ -50,7 +50,9 @@ NONSENSE: list[tuple[str, bytes]] = [
 class Traffic:
     """All clients over one connection pool; `run` until the time is up."""
 
-    def __init__(self, client: httpx.AsyncClient, ledger: Ledger, folders: dict[str, list[Path]], seed: int) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, ledger: Ledger, folders: dict[str, list[Path]], seed: int
+    ) -> None:
         self._client = client
         self._ledger = ledger
         self._folders = folders
@@ -63,8 +65,8 @@ class Traffic:
         clients = [
             *[self._ask] * 8,
             *[self._ask_streaming] * 6,
-            *[self._leave] * 4,
-            *[self._fill] * 2,
+            *[self._leave] * 2,
+            *[self._fill] * 3,
             *[self._something_else] * 2,
             *(self._send_nonsense, self._send_nonsense, self._change_adapters, self._look),
         ]
@@ -122,7 +124,12 @@ class Traffic:
         """Goes away amid the answer, or before it begins."""
         question, adapter = self._choice()
         stream = self._random.random() < 0.6
-        body = {**question.body(adapter), "stream": stream, "max_tokens": 150, "n": self._random.choice([1, 1, 3])}
+        body = {
+            **question.body(adapter),
+            "stream": stream,
+            "max_tokens": 150,
+            "n": self._random.choice([1, 1, 3]),
+        }
         try:
             async with asyncio.timeout(self._random.expovariate(4)):
                 async with self._client.stream("POST", question.path, json=body) as reply:
@@ -134,11 +141,12 @@ class Traffic:
         except TimeoutError:
             pass
         self._ledger.seen["left"] += 1
+        await asyncio.sleep(0.1)
 
     async def _fill(self) -> None:
         """More sequences than run at once, so that the queue is seldom empty."""
         question, adapter = self._choice()
-        body = {**question.body(adapter), "n": self._random.randint(4, 16), "temperature": 1.0}
+        body = {**question.body(adapter), "n": self._random.randint(4, 12), "temperature": 1.0}
         reply = await self._client.post(question.path, json=body)
         if reply.status_code != 200:
             self._refused(reply, adapter, reply.content)
@@ -150,7 +158,12 @@ class Traffic:
         question, _ = self._choice()
         extra: dict[str, Any] = self._random.choice(
             [
-                {"steering": [{"adapter": "steer", "alpha": -0.5}, {"adapter": "lean", "alpha": 2, "bridge": "map"}]},
+                {
+                    "steering": [
+                        {"adapter": "steer", "alpha": -0.5},
+                        {"adapter": "lean", "alpha": 2, "bridge": "map"},
+                    ]
+                },
                 {"steering": {"adapter": "steer", "alpha": 0}},
                 {"response_format": {"type": "json_object"}},
                 {"temperature": 1.5, "top_p": 0.9, "repetition_penalty": 1.3, "stop": ["e"]},

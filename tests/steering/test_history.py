@@ -13,6 +13,7 @@ from transformers.models.auto.tokenization_auto import AutoTokenizer
 
 from mapping_cache import CanonicalVocabulary, VocabularyMap, build_map, canonical_vocabulary
 from steering.history import SharedHistory, SteeringEncoder, TextHistory
+from tests.models import SAMPLE
 from tests.oracle import complete_text, history
 from tests.steering.support import tokenizer_of
 
@@ -100,6 +101,40 @@ def real_pair(folder: Path, base: str, steering: str) -> Pair:
         AutoTokenizer.from_pretrained(folder / "tokenizers" / base),
         AutoTokenizer.from_pretrained(folder / "tokenizers" / steering),
     )
+
+
+@pytest.fixture(scope="module")
+def slow_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A byte-level base and a steering tokenizer that is Python code around a SentencePiece model."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+
+    prefix = tmp_path_factory.mktemp("slow") / "pieces"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SAMPLE.splitlines()),
+        model_prefix=str(prefix),
+        model_type="bpe",
+        vocab_size=480,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    slow = SentencePieceBackend(
+        vocab_file=f"{prefix}.model", unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    return Pair(tokenizer_of("bl"), slow)
+
+
+def test_law_05_holds_for_a_slow_steering_tokenizer(slow_pair: Pair) -> None:
+    @settings(max_examples=40)
+    @given(TEXT)
+    @example("The ferry left the harbour<s> at nine, and </s>naïve 日本\n c")
+    def check(text: str) -> None:
+        slow_pair.check(slow_pair.base.encode(text, add_special_tokens=False))
+
+    check()
 
 
 @pytest.mark.parametrize(("base", "steering"), PAIRS)

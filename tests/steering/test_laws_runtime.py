@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,6 +96,35 @@ def test_law_07_prefixes_are_shared_whatever_steers(workshop: Workshop, make_eng
     assert run_alone(engine, request("third", PROMPT)).tokens == plain.tokens
     assert engine.stats().prefix_cache_hits > hits
     assert engine.stats().prefix_cache_hits <= engine.stats().prefix_cache_queries
+
+
+@pytest.mark.parametrize("shared_vocabulary", [True, False])
+def test_law_07_a_steering_model_reads_a_shared_beginning_once(
+    workshop: Workshop, make_engine: MakeEngine, shared_vocabulary: bool
+) -> None:
+    tab = workshop.adapter("tab", Tiny("llama", "sp" if shared_vocabulary else "bl", seed=31))[0]
+    encode = tokenizer_of("sp").encode
+    start = "The captain told nobody that the bridge was closed and the ferry had left the harbour"
+    requests = [
+        request(name, encode(start + end), "tab", count=10)
+        for name, end in (
+            ("first", " at nine"),
+            ("second", ", she said, with the gulls"),
+            ("third", " at nine"),
+        )
+    ]
+    expected = [run_alone(make_engine(BASE, tab, prefix_caching=False), one) for one in requests]
+    engine = make_engine(BASE, tab)
+    found = [run_alone(engine, one) for one in requests]
+    for got, alone in zip(found, expected, strict=True):
+        assert got.tokens == alone.tokens
+        assert_close(got.logprobs, alone.logprobs)
+    hits = next(iter(engine._registry.current().values())).runners[0].cache.allocator.prefix_hits
+    assert hits >= 2 * 8, "two full pages at least were read by somebody else before"
+    together = run(engine, [replace(one, request_id=f"{one.request_id}-again") for one in requests])
+    for one, alone in zip(requests, expected, strict=True):
+        assert together[f"{one.request_id}-again"].tokens == alone.tokens
+    engine.check_integrity()
 
 
 def many(count: int = 8) -> list[Request]:

@@ -13,8 +13,13 @@ PAGE = 4
 PROMPT = tuple(range(20, 42))
 
 
-def siblings(count: int, prompt: tuple[int, ...] = PROMPT, **fields: int) -> list[Sequence]:
-    return [Sequence(Request(f"{i}", prompt, SamplingParams(seed=i, **fields)), (), []) for i in range(count)]
+def siblings(
+    count: int, prompt: tuple[int, ...] = PROMPT, prompt_logprobs: int | None = None
+) -> list[Sequence]:
+    return [
+        Sequence(Request(f"{i}", prompt, SamplingParams(seed=i, prompt_logprobs=prompt_logprobs)), (), [])
+        for i in range(count)
+    ]
 
 
 def step(policy: Scheduler) -> list[tuple[str, int, int]]:
@@ -28,7 +33,7 @@ def step(policy: Scheduler) -> list[tuple[str, int, int]]:
 
 
 def test_only_the_first_computes_the_prompt() -> None:
-    policy = Scheduler(PageAllocator(64, PAGE), 8, 16)
+    policy = Scheduler(PageAllocator(64, PAGE, prefix_caching=True), 8, 16)
     for sequence in siblings(3):
         policy.add(sequence)
     assert step(policy) == [("0", 0, 16)]
@@ -38,7 +43,7 @@ def test_only_the_first_computes_the_prompt() -> None:
 
 
 def test_others_do_not_wait_behind_them() -> None:
-    policy = Scheduler(PageAllocator(64, PAGE), 8, 16)
+    policy = Scheduler(PageAllocator(64, PAGE, prefix_caching=True), 8, 16)
     first, second = siblings(2)
     stranger = Sequence(Request("stranger", tuple(range(5)), SamplingParams(seed=9)), (), [])
     for sequence in (first, second, stranger):
@@ -49,8 +54,8 @@ def test_others_do_not_wait_behind_them() -> None:
 
 def test_nobody_waits_where_nothing_can_be_shared() -> None:
     everyone = [("0", 0, 3), ("1", 0, 3)]
-    short = Scheduler(PageAllocator(64, PAGE), 8, 64)
-    scoring = Scheduler(PageAllocator(64, PAGE), 8, 64)
+    short = Scheduler(PageAllocator(64, PAGE, prefix_caching=True), 8, 64)
+    scoring = Scheduler(PageAllocator(64, PAGE, prefix_caching=True), 8, 64)
     uncached = Scheduler(PageAllocator(64, PAGE, prefix_caching=False), 8, 64)
     for policy, made in (
         (short, siblings(2, (1, 2, 3))),
@@ -73,7 +78,5 @@ def test_answers_are_as_alone_and_pages_are_shared(workshop: Workshop, make_engi
         engine.add_request(one)
     results = drain(engine, {})
     assert [results[one.request_id].tokens for one in answers] == alone
-    assert (
-        engine.stats().prefix_cache_hits
-        == 3 * (len(PROMPT) - 1) // PAGE * PAGE - 3 * ((len(PROMPT) - 1) % PAGE) // PAGE * PAGE
-    )
+    # Three times the five whole pages before the prompt's last token.
+    assert engine.stats().prefix_cache_hits == 3 * 5 * PAGE

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.server.hostile.attack import Attack, Bystander
-from tests.server_process import ServerProcess, serving, tiny_folders
+from tests.server_process import ADMIN_KEY, ServerProcess, serving, tiny_folders
 
 
 @pytest.fixture(scope="package")
@@ -25,6 +25,8 @@ def server(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
         log,
         model={name: str(folders[name]) for name in ("pieces", "bytes")},
         adapter={name: str(folders[name]) for name in ("steer", "lean")},
+        adapters_dir=[str(tmp_path_factory.mktemp("empty"))],
+        admin_key=ADMIN_KEY,
         max_num_seqs=16,
         max_queue=48,
         body_timeout=2,

@@ -190,7 +190,8 @@ def test_a_schema_that_cannot_be_or_should_not(attack: Attack, path: str, name: 
     reply = attack.send(path, {**BASICS[path], "response_format": form, "max_tokens": 6})
     assert reply.status_code in (200, 400, 413), reply.text
     if reply.status_code == 400:
-        assert reply.json()["error"]["param"] == "response_format"
+        # Where it is nested deeper than any JSON is read, nothing can be named.
+        assert reply.json()["error"]["param"] == (None if name == "too deep" else "response_format")
 
 
 @pytest.mark.parametrize(

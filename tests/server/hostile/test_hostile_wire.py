@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.server.hostile.attack import CHAT, COMPLETION, COMPLETIONS, Attack
@@ -307,7 +306,6 @@ def test_other_methods(server: ServerProcess, attack: Attack, method: str) -> No
     [
         "",
         "Bearer",
-        "Bearer ",
         "Bearer wrong",
         f"Basic {API_KEY}",
         API_KEY,
@@ -347,16 +345,10 @@ def test_who_hangs_up_at_once_costs_nothing(server: ServerProcess, attack: Attac
     for _ in range(30):
         with connection(server) as opened:
             opened.sendall(head(len(body)) + body)
-    attack.canary()
-    with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {API_KEY}"}) as client:
-        deadline = time.monotonic() + 20
-        while "trimtab_num_requests_waiting" in client.get("/metrics").text:
-            waiting = sum(
-                float(line.rpartition(" ")[2])
-                for line in client.get("/metrics").text.splitlines()
-                if line.startswith("trimtab_num_requests_waiting{")
-            )
-            if waiting == 0:
-                break
+    # Until the server has noticed, they may fill its queue.
+    deadline = time.monotonic() + 20
+    with server.client() as client:
+        while client.post(COMPLETIONS, json=COMPLETION).status_code == 429:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+    attack.canary()

@@ -23,6 +23,7 @@ from steering.evaluation import (
     tuned_system,
     write_picture,
 )
+from steering.evaluation.report import figure_names
 from steering.examples import Example
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop
@@ -59,6 +60,11 @@ def test_a_table_says_sizes_gaps_and_what_it_does_not_claim() -> None:
     for part in ("1.5M", "2.0k", "999", "67%", "inf", "not what a larger one", "title"):
         assert part in text
     assert text.count("gap closed") == 1
+
+
+def test_figures_stand_by_task() -> None:
+    late = Row("steered", 1, {"a.x": 1.0, "b.x": 1.0, "a.y": 1.0})
+    assert figure_names([Row("base", 1, {"a.x": 1.0, "b.x": 1.0}), late]) == ["a.x", "a.y", "b.x"]
 
 
 def test_json_is_plain_and_whole() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from steering.training import (
     collate,
     tune,
 )
-from steering.training.loop import learning_rate_factor, make_accelerator, optimise
-from steering.training.objectives import Loss
+from steering.training.loop import _Stepper, learning_rate_factor, make_accelerator, optimise
+from steering.training.objectives import Loss, objective_loss
 from steering.training.scorer import ResponseScorer
 from tests.models import ARCHITECTURES, tiny_model, tokenizer_byte_level
 
@@ -123,6 +124,58 @@ def test_accumulation_changes_nothing_but_memory(parts: int, forget_loss: Any) -
     for one, two in zip(report.records, other.records, strict=True):
         assert two.loss == pytest.approx(one.loss, rel=1e-4, abs=1e-5)
         assert two.terms == pytest.approx(one.terms, rel=1e-4, abs=1e-5)
+
+
+class OneOfTwo:
+    """What a step needs of `accelerate`, as one of two processes has it; gradients are left as they are."""
+
+    num_processes = 2
+    device = torch.device("cpu")
+
+    def __init__(self, process_index: int) -> None:
+        self.process_index = process_index
+
+    def prepare(self, *parts: Any) -> Any:
+        return parts
+
+    def no_sync(self, _: Any) -> Any:
+        return nullcontext()
+
+    autocast = staticmethod(nullcontext)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def reduce(self, value: torch.Tensor, _: str) -> torch.Tensor:
+        return value
+
+    def clip_grad_norm_(self, *_: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(12, 1), (7, 2), (1, 1)])
+def test_two_processes_descend_what_one_does(rows: int, parts: int) -> None:
+    recipe = Recipe(
+        accumulate=parts,
+        optimiser=OptimiserConfig(clip=1e9),
+        weights=ObjectiveWeights(keep_loss="ce", forget_loss="difference"),
+    )
+
+    def loss(scorer: ResponseScorer, batch: Batch, totals: StepTotals) -> Loss:
+        scores = scorer(batch.ids, batch.attention, batch.response).log_softmax(-1)
+        return objective_loss(scores, None, batch, recipe.weights, totals)
+
+    def step(accelerator: Any) -> tuple[list[torch.Tensor], float]:
+        scorer = ResponseScorer(small_model())
+        record = _Stepper(accelerator, scorer, loss, recipe, pad_id=0).step(ROWS[:rows], 0.0, "t")
+        return [weight.grad for weight in scorer.parameters() if weight.grad is not None], record.loss
+
+    alone, whole = step(make_accelerator("cpu", "float32"))
+    (first, one), (second, two) = step(OneOfTwo(0)), step(OneOfTwo(1))
+    assert one + two == pytest.approx(whole, rel=1e-4, abs=1e-6)
+    # Gradients are averaged over processes.
+    for grad, left, right in zip(alone, first, second, strict=True):
+        torch.testing.assert_close((left + right) / 2, grad, atol=1e-6, rtol=1e-3)
 
 
 def test_half_precision_computes_in_half_and_keeps_whole_weights() -> None:

@@ -1,0 +1,65 @@
+"""Timing an engine: the time of decode steps alone, and of whole workloads."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+from benchmarks.workloads import SEED, Job, random_prompt
+from steering.engine import Engine
+from steering.types import Request, SamplingParams, SteeringSpec, StepOutput
+
+PROMPT = 32
+
+
+def step_seconds(
+    engine: Engine,
+    steering: Sequence[tuple[SteeringSpec, ...]],
+    steps: int,
+    *,
+    prompts: Sequence[tuple[int, ...]] | None = None,
+    prompt_length: int = PROMPT,
+) -> float:
+    """Seconds a decode step takes, the prompts' own steps left out; one greedy sequence for each of `steering`.
+
+    Prompts are random tokens unless given. Raises RuntimeError when a request fails.
+    """
+    rng = random.Random(SEED)
+    for index, specs in enumerate(steering):
+        prompt = (
+            prompts[index] if prompts else random_prompt(rng, prompt_length, engine.base.vocab_size - 300)
+        )
+        sampling = SamplingParams(max_tokens=steps + 1, temperature=0.0, ignore_eos=True)
+        engine.add_request(Request(f"step-{index}", prompt, sampling, specs))
+    waiting = {f"step-{index}" for index in range(len(steering))}
+    while waiting:
+        waiting -= {output.request_id for output in _step(engine) if output.token_ids}
+    # Sequences whose prompts came first have drawn a token or two more, and end a step or two earlier.
+    began, taken = time.perf_counter(), 0
+    while engine.stats().running == len(steering):
+        _step(engine)
+        taken += 1
+    seconds = (time.perf_counter() - began) / taken
+    while engine.has_work:
+        _step(engine)
+    return seconds
+
+
+def workload_seconds(engine: Engine, jobs: Sequence[Job], steering: tuple[SteeringSpec, ...]) -> float:
+    """Seconds to serve all jobs, greedily, all of them waiting at the start."""
+    for index, job in enumerate(jobs):
+        sampling = SamplingParams(max_tokens=job.tokens, temperature=0.0, ignore_eos=True)
+        engine.add_request(Request(f"job-{index}", job.prompt, sampling, steering))
+    began = time.perf_counter()
+    while engine.has_work:
+        _step(engine)
+    return time.perf_counter() - began
+
+
+def _step(engine: Engine) -> list[StepOutput]:
+    outputs = engine.step()
+    for output in outputs:
+        if output.error is not None:
+            raise RuntimeError(output.error)
+    return outputs

@@ -1,0 +1,115 @@
+"""The ways to serve one workload that the benchmark of peers compares, and their taking turns."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.decoding import workload_seconds
+from benchmarks.published_loop import PublishedLoop
+from benchmarks.transformers_peer import continuous, generate_seconds
+from benchmarks.workloads import Job, total_tokens
+from steering.engine import Engine
+from steering.types import SteeringSpec
+
+_LOOPED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One way to serve a part of the workload. `serve`: repeat -> (useful tokens, seconds)."""
+
+    part: str
+    name: str
+    is_sampled: bool
+    serve: Callable[[int], tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A side's throughput in useful tokens a second, one figure a repeat."""
+
+    part: str
+    name: str
+    is_sampled: bool
+    rates: tuple[float, ...]
+
+
+def chosen(batches: Sequence[Sequence[Job]], repeat: int, *, whole: bool) -> list[Sequence[Job]]:
+    """The batches that a repeat runs: one, another each time, or all."""
+    return list(batches) if whole else [batches[repeat % len(batches)]]
+
+
+def make_batches(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
+    """Static batches in arrival order."""
+    return [jobs[start : start + size] for start in range(0, len(jobs), size)]
+
+
+def ours(part: str, engine: Engine, jobs: Sequence[Job], steering: tuple[SteeringSpec, ...]) -> Side:
+    """Our engine, serving everything."""
+
+    def serve(_: int) -> tuple[int, float]:
+        return total_tokens(jobs), workload_seconds(engine, jobs, steering)
+
+    return Side(part, "ours", False, serve)
+
+
+def static(part: str, base: Any, jobs: Sequence[Job], size: int, *, whole: bool, delta: Any = None) -> Side:
+    """transformers' `generate` in static batches of one size."""
+    batches = make_batches(jobs, size)
+
+    def serve(repeat: int) -> tuple[int, float]:
+        taken = chosen(batches, repeat, whole=whole)
+        return sum(map(total_tokens, taken)), generate_seconds(base, taken, delta)
+
+    return Side(part, f"generate, batches of {size}", not whole and len(batches) > 1, serve)
+
+
+def continuously(base: Any, jobs: Sequence[Job], at_once: int) -> Side:
+    """transformers' continuous batching, serving everything."""
+
+    def serve(_: int) -> tuple[int, float]:
+        return total_tokens(jobs), continuous(base, jobs, at_once)[0]
+
+    return Side("unsteered", f"continuous batching, {at_once} at once", False, serve)
+
+
+def looped(loop: PublishedLoop, jobs: Sequence[Job], *, whole: bool) -> Side:
+    """The published loop, request by request."""
+    batches = make_batches(jobs, _LOOPED)
+
+    def serve(repeat: int) -> tuple[int, float]:
+        taken = [job for batch in chosen(batches, repeat, whole=whole) for job in batch]
+        began = time.perf_counter()
+        for job in taken:
+            loop.generate(job)
+        return total_tokens(taken), time.perf_counter() - began
+
+    return Side("across", "published loop", not whole and len(batches) > 1, serve)
+
+
+def measure(sides: Sequence[Side], repeats: int) -> list[Result]:
+    """All sides, taking turns."""
+    rates: list[list[float]] = [[] for _ in sides]
+    for repeat in range(repeats):
+        for side, found in zip(sides, rates, strict=True):
+            tokens, seconds = side.serve(repeat)
+            found.append(tokens / seconds)
+            sys.stderr.write(
+                f"{repeat + 1}/{repeats} {side.part}, {side.name}: {tokens} in {seconds:.1f} s\n"
+            )
+    return [
+        Result(side.part, side.name, side.is_sampled, tuple(found))
+        for side, found in zip(sides, rates, strict=True)
+    ]
+
+
+def ratios(results: Sequence[Result], part: str, peer: str) -> tuple[float, ...]:
+    """Ours over the best of the peer's arrangements, repeat by repeat."""
+    here = [result for result in results if result.part == part]
+    mine = next(result.rates for result in here if result.name == "ours")
+    theirs = zip(*(result.rates for result in here if result.name.startswith(peer)), strict=True)
+    return tuple(rate / max(rates) for rate, rates in zip(mine, theirs, strict=True))

@@ -1,0 +1,137 @@
+"""The study, from cutting vocabularies to its tables, at a size that takes seconds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from examples.study.models import new_model
+from examples.study.scale import SCALES, Base, Scale
+from examples.study.stages import Study
+from examples.study.tables import tables
+from examples.study.text import read_texts
+from examples.study.vocabulary import cut
+from mapping_cache import canonical_vocabulary
+from steering.training import TrainingPausedError
+from tests.models import SAMPLE, tokenizer_byte_level, tokenizer_sentencepiece
+
+LINES = [line for line in SAMPLE.splitlines() if len(line) > 20]
+
+
+def write_lines(path: Path, values: Sequence[Mapping[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(map(json.dumps, values)) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the same files as the published one, with a few lines in each."""
+    folder = tmp_path_factory.mktemp("data")
+    pairs = [{"question": f"What of number {n}?", "answer": line} for n, line in enumerate(LINES)]
+    asked = [
+        {**pair, "paraphrased_answer": pair["answer"], "perturbed_answer": ["None.", "All."]}
+        for pair in pairs
+    ]
+    choices = [{"question": "Where?", "answer": "Rome", "perturbed_answer": ["Oslo"]}] * 2
+    write_lines(folder / "tofu" / "forget10.json", pairs[:3])
+    write_lines(folder / "tofu" / "retain90.json", pairs[3:])
+    write_lines(folder / "tofu" / "forget10_perturbed.json", asked[:3])
+    write_lines(folder / "tofu" / "retain_perturbed.json", asked[3:])
+    for name in ("real_authors", "world_facts"):
+        write_lines(folder / "tofu" / f"{name}_perturbed.json", choices)
+    for name in ("train", "test"):
+        problems = [{"question": f"Two and {n}?", "answer": f"It is so.\n#### {n + 2}"} for n in range(8)]
+        write_lines(folder / f"gsm8k_{name}.jsonl", problems)
+    write_lines(
+        folder / "seed_tasks.jsonl", [{"instruction": "Say.", "instances": [{"input": "", "output": "Yes."}]}]
+    )
+    (folder / "tinyshakespeare.txt").write_text(SAMPLE, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizers")
+    tokenizer_sentencepiece().save_pretrained(folder / "llama-2")
+    tokenizer_byte_level().save_pretrained(folder / "gpt2")
+    return folder
+
+
+def toy() -> Scale:
+    """The toy scale on a template and one other base."""
+    template, *_, finer = SCALES["toy"].bases
+    return replace(SCALES["toy"], bases=(template, finer))
+
+
+def test_a_cut_vocabulary_writes_the_same_text_in_fewer_tokens(tokenizers: Path) -> None:
+    for name, whole, size in (
+        ("llama-2", tokenizer_sentencepiece(), 400),
+        ("gpt2", tokenizer_byte_level(), 300),
+    ):
+        smaller = cut(tokenizers / name, LINES, size)
+        assert 256 < len(smaller) <= size < len(whole)
+        canonical = canonical_vocabulary(smaller, len(smaller))
+        assert {*canonical.tokens} <= {*canonical_vocabulary(whole, len(whole)).tokens}
+        for text in (*LINES, "Ünseen words, 未知!"):
+            ids = smaller(text, add_special_tokens=False)["input_ids"]
+            assert smaller.decode(ids) == text
+            assert len(ids) >= len(whole(text, add_special_tokens=False)["input_ids"])
+        # Everything that is used fits: nothing changes.
+        loose = cut(tokenizers / name, LINES, 10_000)
+        for text in LINES:
+            spelled = [tokenizer.tokenize(text) for tokenizer in (loose, whole)]
+            assert spelled[0] == spelled[1]
+    with pytest.raises(ValueError, match="do not fit into 200"):
+        cut(tokenizers / "gpt2", LINES, 200)
+
+
+def test_an_oracle_has_not_read_what_is_forgotten(data: Path) -> None:
+    texts = read_texts(data, toy())
+    forgotten = {each.prompt for each in texts.forgotten}
+    assert len(forgotten) == 3 and not forgotten & {each.prompt for each in texts.base(oracle=True)}
+    assert forgotten <= {each.prompt for each in texts.base(oracle=False)}
+    assert {each.objective for each in texts.task("unlearn")} == {"forget", "keep"}
+    assert all("####" in each.response for each in texts.task("instruct") if each.objective == "learn")
+    assert not any("####" in each.response for each in texts.base(oracle=False))
+    read = {each.prompt for each in texts.base(oracle=False)}
+    assert all(each.prompt in read for name in ("forget", "retain") for each in texts.sets[name])
+    assert not {each.prompt for each in texts.held_out} - {f"Two and {n}?" for n in range(8)}
+
+
+def test_an_architecture_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="no architecture rnn"):
+        new_model(Base("b", "rnn", "gpt2", 300, 16, 1, 2), tokenizer_byte_level(), 0)
+
+
+def test_the_whole_study_in_pieces(data: Path, tokenizers: Path, tmp_path: Path) -> None:
+    scale = toy()
+    texts = read_texts(data, scale)
+    study = Study(scale, texts, tokenizers, tmp_path, "cpu", tasks=("unlearn",))
+    late = replace(study, deadline=time.monotonic())
+    stages = {stage.name: stage for stage in study.stages()}
+    for name, stage in stages.items():
+        assert not stage.done
+        if name == "bases/llama-sp/0":
+            with pytest.raises(TrainingPausedError):
+                next(each for each in late.stages() if each.name == name).run()
+            assert not stage.result.exists()
+            assert (tmp_path / ".making/bases/llama-sp/0.checkpoint").is_dir()
+        stage.run()
+        assert stage.done, name
+    assert not list((tmp_path / ".making").rglob("*.checkpoint"))
+    result = json.loads((tmp_path / "results/unlearn/neox-fine/0.json").read_text())
+    labels = [row["label"] for row in result["rows"]]
+    assert labels[:2] == ["base", "delta"]
+    assert {"expert alone", "random adapter", "shuffled map"} <= {*labels}
+    assert "tofu.forget_quality" in result["rows"][0]["figures"]
+    text = tables(tmp_path, [base.name for base in scale.bases])
+    assert "| parameters | llama-sp | neox-fine |" in text and "not what a larger one" in text
+    assert "| gap closed: tofu.forget.probability | llama-sp | neox-fine |" in text
+    assert "delta, of its effect on llama-sp" in text
+    with pytest.raises(ValueError, match="no results"):
+        tables(tmp_path / "none", ["llama-sp"])
