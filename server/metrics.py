@@ -104,7 +104,7 @@ class Metrics(Observer):
             "request_queue_time_seconds", "from arrival to a sequence's first step", _SLOW
         )
         self._divergence = self._histogram(
-            "steering_kl_divergence", "KL(steered || base), nats a token", _NATS
+            "steering_kl_divergence", "KL(steered || base) in nats, of every eighth token", _NATS
         )
         self._step = self._histogram(
             "step_seconds", "the engine's thread by phase of a step", _STEP, ("model", "phase")
@@ -154,15 +154,15 @@ class Metrics(Observer):
         for phase, seconds in report.seconds.items() if any(report.seconds.values()) else ():
             self._step.labels(name, phase).observe(seconds)
 
-    def gained(self, model: str, adapter: str, tokens: int, changed: int, kl: float) -> None:
-        """A step gave a sequence `tokens` tokens; `changed` and `kl` are sums over them."""
+    def gained(self, model: str, adapter: str, tokens: int, changed: int, kl: float | None) -> None:
+        """A step gave a sequence `tokens` tokens, `changed` of them by steering; `kl` where it was measured."""
         self._seen.add(adapter)
         self._generated.labels(model, adapter).inc(tokens)
         _note_tokens(tokens)
         if adapter != NONE and tokens:
             self._changed.labels(model, adapter).inc(changed)
-            for _ in range(tokens):
-                self._divergence.labels(model, adapter).observe(kl / tokens)
+            if kl is not None:
+                self._divergence.labels(model, adapter).observe(kl)
 
     def finished(self, model: str, adapter: str, reason: str, seconds: float) -> None:
         """A sequence ended `seconds` after its request arrived."""

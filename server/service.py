@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.types import Scope
 
@@ -36,6 +36,7 @@ class ServedBase:
         self._tokenizing_now = 0
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"tokenize-{worker.name}")
         self.grammars = GrammarCompiler(worker.name, worker.engine.base)
+        self.map_reports: dict[str, dict[str, Any]] = {}
 
     def check_size(self, text: str) -> None:
         """Raises a 413 for a text that is too long to be tokenized at all."""

@@ -234,7 +234,7 @@ class Engine:
 
     def _score_prompts(self, positions: list[Position], distributions: Distributions) -> None:
         """Collect the log probabilities of prompt tokens where a request asked for them."""
-        builder = OutputBuilder(distributions, [])
+        builder = OutputBuilder(distributions)
         for row, position in enumerate(positions):
             sequence = position.sequence
             if not sequence.scores_prompt:
@@ -271,7 +271,11 @@ class Engine:
         scores = constrain(ends.steered, [s.constraint for s in sequences], forbidden)
         tokens = sample(scores, rows).tolist()
         report.lap("fuse_sample")
-        builder = OutputBuilder(ends, [row for row, s in enumerate(sequences) if s.rows])
+        steered = [row for row, s in enumerate(sequences) if s.rows]
+        every = self.config.kl_every
+        builder = OutputBuilder(
+            ends, steered, [row for row in steered if sequences[row].generated_count % every == 0]
+        )
         return [
             self._commit(builder, row, sequence, token)
             for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True))

@@ -21,7 +21,11 @@ MOST_SCORES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Limits of one engine. `kv_cache_memory` is bytes for the base's pool; None chooses by the device."""
+    """Limits of one engine.
+
+    `kv_cache_memory` is bytes for the base's pool; None chooses by the device. `kl_every`: a request's first token and
+    every so-manieth after it say how far steering moved their distribution, which takes two passes over the vocabulary.
+    """
 
     max_num_seqs: int = 32
     max_model_len: int | None = None
@@ -29,6 +33,7 @@ class EngineConfig:
     page_size: int = 16
     kv_cache_memory: int | None = None
     prefix_caching: bool = True
+    kl_every: int = 1
 
 
 def make_pool(base: LoadedModel, config: EngineConfig, max_model_len: int) -> tuple[PageAllocator, Runner]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from steering.bridge import Bridged, pick
 
 _SMALL = 1e-30
-_CACHED_ROWS = 8
 
 
 def add_shift(
@@ -40,19 +39,11 @@ def add_shift(
         steered[row] = untouched[row]
 
 
-def divergence(steered: Tensor, base: Tensor, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What steering did to each row of scores `[rows, V]`.
+def divergence(steered: Tensor, base: Tensor, columns: Tensor | None = None) -> Tensor:
+    """KL(steered || base) of each row of scores `[rows, V]`, in nats, float32 `[rows]`.
 
-    KL(steered || base) in nats, float32 `[rows]`, and whether the likeliest token changed, bool `[rows]`. `columns`,
-    int64 `[M]`: the only tokens whose scores steering has moved, where that is known; None for any.
+    `columns`, int64 `[M]`: the only tokens whose scores steering has moved, where that is known; None for any.
     """
-    # A few rows at a time stay in the processor's cache from one operation to the next.
-    size = _CACHED_ROWS if steered.device.type == "cpu" else max(1, len(steered))
-    parts = [_divergence(*part, columns) for part in zip(steered.split(size), base.split(size), strict=True)]
-    return torch.cat([kl for kl, _ in parts]), torch.cat([changed for _, changed in parts])
-
-
-def _divergence(steered: Tensor, base: Tensor, columns: Tensor | None) -> tuple[Tensor, Tensor]:
     likely = base.softmax(-1)
     if columns is None:
         moved = steered - base
@@ -65,8 +56,8 @@ def _divergence(steered: Tensor, base: Tensor, columns: Tensor | None) -> tuple[
         likely = pick(likely, columns)
         gained = likely * moved.exp()
         grown = (1 + torch.linalg.vecdot(likely, moved.expm1())).clamp(min=_SMALL)
-    kl = torch.linalg.vecdot(gained, moved) / grown - grown.log()
-    return kl.clamp_(min=0.0), best(steered) != best(base)
+    kl: Tensor = torch.linalg.vecdot(gained, moved) / grown - grown.log()
+    return kl.clamp_(min=0.0)
 
 
 def best(scores: Tensor) -> Tensor:
@@ -75,7 +66,3 @@ def best(scores: Tensor) -> Tensor:
         # numpy's is vectorised: torch's takes six times as long over a large vocabulary.
         return torch.from_numpy(scores.numpy().argmax(-1))
     return scores.argmax(-1)
-
-
-def _at(scores: Tensor, tokens: Tensor) -> Tensor:
-    return scores.gather(1, tokens[:, None]).squeeze(1)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 
 from steering.distribution import Distributions
-from steering.fusion import divergence
-from steering.sequence import Sequence
+from steering.fusion import best, divergence
+from steering.sequence import Sequence as RunningSequence
 from steering.types import StepOutput, TokenLogprob
 
 
 class OutputBuilder:
     """Builds the outputs of one step; what several rows need is computed once for all.
 
-    `steered`: the rows that an adapter has part in; only they can differ from the base.
+    `steered`: the rows that an adapter has part in, and so can differ from the base; `measured`: those of them whose
+    divergence is wanted.
     """
 
-    def __init__(self, distributions: Distributions, steered: list[int]) -> None:
+    def __init__(
+        self, distributions: Distributions, steered: Sequence[int] = (), measured: Sequence[int] = ()
+    ) -> None:
         self._distributions = distributions
-        self._steered = steered
+        self._steered = list(steered)
+        self._measured = list(measured)
 
     def is_finite(self, row: int) -> bool:
         """False when a row's distribution is broken (NaN, or no likeliest token)."""
@@ -29,20 +34,19 @@ class OutputBuilder:
     def output(
         self,
         row: int,
-        sequence: Sequence,
+        sequence: RunningSequence,
         token: int,
         prompt_logprobs: tuple[TokenLogprob | None, ...] | None,
     ) -> StepOutput:
         """The output of a row that drew `token`; its end is for the caller to judge."""
         count = sequence.request.sampling.logprobs
-        kl, changed = self._divergence.get(row, (0.0, False))
         return StepOutput(
             request_id=sequence.request.request_id,
             token_ids=(token,),
             logprobs=() if count is None else (self.token_logprob(row, token, count),),
             prompt_logprobs=prompt_logprobs,
-            changed=int(changed),
-            kl=kl,
+            changed=int(row in self._changed),
+            kl=self._divergence.get(row),
         )
 
     def token_logprob(self, row: int, token: int, count: int) -> TokenLogprob:
@@ -70,9 +74,18 @@ class OutputBuilder:
         return best
 
     @cached_property
-    def _divergence(self) -> dict[int, tuple[float, bool]]:
+    def _changed(self) -> set[int]:
+        """The steered rows whose likeliest token is not the base's."""
         if not self._steered:
-            return {}
+            return set()
         theirs = self._distributions.select(self._steered)
-        kl, changed = divergence(theirs.steered, theirs.base, theirs.columns)
-        return dict(zip(self._steered, zip(kl.tolist(), changed.tolist(), strict=True), strict=True))
+        moved = (best(theirs.steered) != best(theirs.base)).tolist()
+        return {row for row, differs in zip(self._steered, moved, strict=True) if differs}
+
+    @cached_property
+    def _divergence(self) -> dict[int, float]:
+        if not self._measured:
+            return {}
+        theirs = self._distributions.select(self._measured)
+        found = divergence(theirs.steered, theirs.base, theirs.columns).tolist()
+        return dict(zip(self._measured, found, strict=True))

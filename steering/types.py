@@ -120,7 +120,7 @@ class StepOutput:
     `logprobs` is as long as `token_ids` when asked for, else empty. `prompt_logprobs` comes once, with the first
     output of a scoring request; its first entry is None (nothing precedes it). `param`: with an error, the field of
     the request that is to blame, None where it is the engine. `changed`: tokens at which the steered argmax differs
-    from the base's; `kl`: sum over tokens of KL(steered || base), nats.
+    from the base's; `kl`: KL(steered || base) in nats, None where nothing steers or it was not measured.
     """
 
     request_id: str
@@ -131,7 +131,7 @@ class StepOutput:
     error: str | None = None
     param: str | None = None
     changed: int = 0
-    kl: float = 0.0
+    kl: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

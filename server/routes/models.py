@@ -23,6 +23,8 @@ from steering.adapters import Adapter
 
 router = APIRouter()
 
+_MOST_REPORTS = 64
+
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> ModelList:
@@ -45,9 +47,9 @@ async def list_maps(request: Request) -> MapList:
     service = service_of(request)
     return MapList(
         data=[
-            _map_card(base, name)
+            _map_card(base, adapter.name, vocabulary_map)
             for base in service.bases.values()
-            for name in sorted(base.engine.adapters())
+            for adapter, vocabulary_map in sorted(_pairs(base), key=lambda pair: pair[0].name)
         ]
     )
 
@@ -57,22 +59,51 @@ async def get_map(request: Request, base_name: str, adapter_name: str) -> MapCar
     """One map, with its full report."""
     service = service_of(request)
     base = service.bases.get(base_name)
-    adapter = base.engine.adapters().get(adapter_name) if base is not None else None
-    if base is None or adapter is None:
+    pair = None if base is None else _pair(base, adapter_name)
+    if base is None or pair is None:
         raise ApiError(404, f"There is no map from {echo(repr(base_name))} to {echo(repr(adapter_name))}.")
+    adapter, vocabulary_map = pair
     steering = adapter.models[0]
 
     def report() -> dict[str, Any]:
         return map_report(
-            base.engine.vocabulary_map(adapter_name),
+            vocabulary_map,
             base.engine.base.tokenizer,
             steering.tokenizer,
             base_vocabulary=base.engine.base.vocabulary,
             steering_vocabulary=steering.vocabulary,
         )
 
-    card = _map_card(base, adapter_name)
-    return card.model_copy(update={"report": await base.off_loop(report)})
+    card = _map_card(base, adapter_name, vocabulary_map)
+    # It takes the tokenizer for a while, so that it is made but once.
+    made = base.map_reports.get(adapter.version)
+    if made is None:
+        made = base.map_reports[adapter.version] = await base.off_loop(report)
+    if len(base.map_reports) > _MOST_REPORTS:
+        base.map_reports.clear()
+    return card.model_copy(update={"report": made})
+
+
+def _pair(base: ServedBase, name: str) -> tuple[Adapter, VocabularyMap] | None:
+    """An adapter and its own map; None where it is not loaded, or not any more.
+
+    The engine's thread may unload or replace it at any moment.
+    """
+    while (adapter := base.engine.adapters().get(name)) is not None:
+        try:
+            vocabulary_map = base.engine.vocabulary_map(name)
+        except KeyError:
+            return None
+        if base.engine.adapters().get(name) is adapter:
+            return adapter, vocabulary_map
+    return None
+
+
+def _pairs(base: ServedBase) -> Iterator[tuple[Adapter, VocabularyMap]]:
+    for name in base.engine.adapters():
+        pair = _pair(base, name)
+        if pair is not None:
+            yield pair
 
 
 def _quality(vocabulary_map: VocabularyMap) -> MapQuality:
@@ -83,8 +114,7 @@ def _quality(vocabulary_map: VocabularyMap) -> MapQuality:
     )
 
 
-def _map_card(base: ServedBase, name: str) -> MapCard:
-    vocabulary_map = base.engine.vocabulary_map(name)
+def _map_card(base: ServedBase, name: str, vocabulary_map: VocabularyMap) -> MapCard:
     return MapCard(
         base=base.name, adapter=name, fingerprint=vocabulary_map.fingerprint, quality=_quality(vocabulary_map)
     )
@@ -93,27 +123,27 @@ def _map_card(base: ServedBase, name: str) -> MapCard:
 def _cards(service: Service) -> Iterator[ModelCard]:
     for base in service.bases.values():
         yield _card(service, base, None)
-        for adapter in base.engine.adapters().values():
-            yield _card(service, base, adapter)
+        for pair in _pairs(base):
+            yield _card(service, base, pair)
 
 
-def _card(service: Service, base: ServedBase, adapter: Adapter | None) -> ModelCard:
+def _card(service: Service, base: ServedBase, pair: tuple[Adapter, VocabularyMap] | None) -> ModelCard:
     return ModelCard(
-        id=base.name if adapter is None else f"{base.name}:{adapter.name}",
+        id=base.name if pair is None else f"{base.name}:{pair[0].name}",
         created=service.created,
         root=base.name,
-        parent=None if adapter is None else base.name,
+        parent=None if pair is None else base.name,
         max_model_len=base.engine.max_model_len,
-        steering=None if adapter is None else _steering(base, adapter),
+        steering=None if pair is None else _steering(*pair),
     )
 
 
-def _steering(base: ServedBase, adapter: Adapter) -> ModelSteering:
+def _steering(adapter: Adapter, vocabulary_map: VocabularyMap) -> ModelSteering:
     return ModelSteering(
         adapter=adapter.name,
         kind=adapter.kind,
         version=adapter.version,
         alpha=adapter.alpha,
         bridge=adapter.bridge,
-        map=_quality(base.engine.vocabulary_map(adapter.name)),
+        map=_quality(vocabulary_map),
     )

@@ -91,7 +91,7 @@ class _Result:
         self.tokens += output.token_ids
         self.prompt = output.prompt_logprobs or self.prompt
         self.changed += output.changed
-        self.kl += output.kl
+        self.kl += output.kl or 0.0
 
 
 def _run(

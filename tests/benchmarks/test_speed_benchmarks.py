@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import LlamaConfig, Qwen2Config
 
 from benchmarks import clients, scale, serve
-from benchmarks.growth import Sizes
+from benchmarks.growth import Sizes, _remember, prepare
 from tests.models import tokenizer_byte_level
 
 TINY: dict[str, Any] = {
@@ -43,7 +44,7 @@ def test_scale_times_every_side_and_takes_memory(capsys: pytest.CaptureFixture[s
         context_steps=3,
     )
     scale.report(
-        Qwen2Config(**TINY), LlamaConfig(**TINY), tokenizer_byte_level(), sizes, repeats=2, device="cpu"
+        Qwen2Config(**TINY), LlamaConfig(**TINY), tokenizer_byte_level(), sizes, repeats=1, device="cpu"
     )
     line = last_line(capsys)
     parts = [step["part"] for step in line["figures"]["steps"]]
@@ -53,7 +54,7 @@ def test_scale_times_every_side_and_takes_memory(capsys: pytest.CaptureFixture[s
         "adapters": 2,
         "idle": 4,
     }
-    assert all(len(step["ms"]) == 2 and min(step["ms"]) > 0 for step in line["figures"]["steps"])
+    assert all(len(step["ms"]) == 1 and min(step["ms"]) > 0 for step in line["figures"]["steps"])
     assert [bar["at_most"] for bar in line["bars"]] == [1.35, 1.05, 1.05, 1.05, 700, None]
     weights = 1000 * 32 + 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32) + 32
     biases = 2 * (32 + 16 + 16)
@@ -64,8 +65,6 @@ def test_scale_times_every_side_and_takes_memory(capsys: pytest.CaptureFixture[s
 
 
 def test_prompts_that_are_copied_are_found_on_pages_of_their_own() -> None:
-    from benchmarks.growth import _remember, prepare
-
     sizes = Sizes((1,), (64,), (2,), (1,), 1, (0,), 1, 0)
     engine = prepare(Qwen2Config(**TINY), LlamaConfig(**TINY), tokenizer_byte_level(), sizes, "cpu").engine
     prompts = [tuple(range(start, start + 64)) for start in (300, 400, 500)]
@@ -98,9 +97,22 @@ def test_serve_streams_everything_that_was_asked_for(capsys: pytest.CaptureFixtu
     ]
 
 
-def test_a_refused_request_ends_the_measurement(tmp_path: Any) -> None:
+def test_tokens_that_come_together_share_their_wait() -> None:
+    def event(tokens: int) -> bytes:
+        return b"data: " + json.dumps({"usage": {"completion_tokens": tokens}}).encode() + b"\n\n"
+
+    whole = event(1) + event(3) + event(3) + b"data: [DONE]\n\n"
+    cut = len(event(1)) + 5
+    stream = clients.Streamed(1.0, tuple(clients._arrivals([(2.0, whole[:cut]), (3.0, whole[cut:])])))
+    assert stream.arrivals == ((2.0, 1), (3.0, 3))
+    assert (stream.tokens, stream.first_token, stream.between) == (3, 1.0, [0.5, 0.5])
+    with pytest.raises(RuntimeError, match="out of pages"):
+        list(clients._arrivals([(1.0, b'data: {"error": "out of pages"}\n\n')]))
+
+
+def test_a_server_that_does_not_come_up_says_why(tmp_path: Path) -> None:
     with (
-        pytest.raises(RuntimeError, match="did not come up"),
-        clients.server_process(["--model", f"m={tmp_path}"], tmp_path / "log"),
+        pytest.raises(RuntimeError, match=r"(?s)did not come up.*--nonsense"),
+        clients.server_process(["--nonsense"], tmp_path / "log"),
     ):
-        pytest.fail("a folder without a model was served")
+        pytest.fail("a server with an unknown flag came up")

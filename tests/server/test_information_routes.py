@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from starlette.testclient import TestClient
 
+from mapping_cache import VocabularyMap
 from server.errors import ApiError
 from tests.server.fakes import FakeEngine
 
@@ -143,3 +144,15 @@ def test_draining_refuses_new_work_only(client: TestClient) -> None:
 
 def test_a_503_may_be_tried_again() -> None:
     assert ApiError(503, "later").headers() == {"Retry-After": "5"}
+
+
+def test_an_adapter_that_goes_amid_an_answer_is_left_out(
+    client: TestClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(name: str) -> VocabularyMap:
+        raise KeyError(name)
+
+    monkeypatch.setattr(engine, "vocabulary_map", gone)
+    assert [card["id"] for card in client.get("/v1/models").json()["data"]] == ["base"]
+    assert client.get("/v1/maps").json()["data"] == []
+    assert client.get("/v1/maps/base/forget").status_code == 404

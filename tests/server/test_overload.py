@@ -208,6 +208,8 @@ async def test_a_job_that_waits_for_admission_past_its_deadline_ends(engine: Fak
     engine.endless = True
     engine.go.clear()
     first, _ = await worker.submit(requests("first"))
+    # The thread is in its step, so that the second is not admitted.
+    await asyncio.to_thread(wait_for, lambda: engine.stepping)
     with pytest.raises(ApiError, match="within the limit"):
         await worker.submit(requests("second"))
     with pytest.raises(ApiError, match="within the limit"):

@@ -108,7 +108,7 @@ class Result:
         self.prompt = output.prompt_logprobs if output.prompt_logprobs is not None else self.prompt
         self.finish = output.finish_reason
         self.changed += output.changed
-        self.kl += output.kl
+        self.kl += output.kl or 0.0
 
 
 def request(

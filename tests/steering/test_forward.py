@@ -12,6 +12,7 @@ from torch import nn
 from transformers import LlamaConfig, MistralConfig, OPTConfig, PreTrainedConfig, Qwen2Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from mapping_cache import canonical_vocabulary
 from steering.attention import ATTENTION_NAME, register
 from steering.forward import FusedForward, TransformersForward, forward_of
 from steering.kv_cache import KVCache
@@ -61,16 +62,16 @@ def run_in_chunks(model: nn.Module, tokens: list[list[int]]) -> torch.Tensor:
     forward = forward_of(model)
     tokenizer = tokenizer_byte_level()
     loaded = LoadedModel(
-        "random",
-        model,
-        forward,
-        tokenizer,
-        None,
-        400,
-        64,
-        frozenset(),
-        torch.device("cpu"),
-        torch.float32,  # type: ignore[arg-type]
+        path="random",
+        model=model,
+        forward=forward,
+        tokenizer=tokenizer,
+        vocabulary=canonical_vocabulary(tokenizer, 600),
+        vocab_size=600,
+        max_model_len=64,
+        eos_token_ids=frozenset(),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
     )
     allocator = PageAllocator(64, 4)
     runner = Runner(loaded, KVCache(allocator))

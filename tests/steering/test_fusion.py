@@ -31,15 +31,13 @@ def test_divergence_is_the_definition(seed: int, rows: int, width: int, share: f
     steered[:, columns] += scores(seed + 1, rows, len(columns), 2.0)
     ours, theirs = steered.log_softmax(-1), base.log_softmax(-1)
     expected = (ours.exp() * (ours - theirs)).sum(-1)
-    changed = steered.argmax(-1) != base.argmax(-1)
-    for found, moved in (
+    for found in (
         divergence(steered, base, columns),
         divergence(steered, base),
         # Scores are free up to a constant of the row.
         divergence(steered + offset, base),
     ):
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
-        assert torch.equal(moved, changed)
 
 
 @settings(max_examples=60, deadline=None)

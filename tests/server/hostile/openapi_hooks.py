@@ -25,7 +25,7 @@ def map_body(context: Any, body: Any) -> Any:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """It reads the adapters' names and would unload them, which the admin key lets it do; the rest is to stay steered."""
+    """It reads the adapters' names and would unload them, as the admin key lets it; the rest is to stay steered."""
     if case.method.upper() == "DELETE" and case.path_parameters.get("name") in ("steer", "lean"):
         case.path_parameters["name"] = "nobody"
 
