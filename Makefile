@@ -34,8 +34,8 @@ fmt: $(STAMP) ## format, and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## what steering costs: decode throughput steered against unsteered
-	$(BIN)/python -m benchmarks.tax $(ARGS)
+bench: $(STAMP) ## measure speed and memory, one benchmark after the other; ARGS="--repeats 5" passes flags on
+	set -e; for name in tax peers serve scale maps; do $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 soak: $(STAMP) ## minutes of everything at once against a server on this machine; MINUTES=30
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)

@@ -6,7 +6,7 @@ it drop them and read the whole text again in its own tokens. The base keeps its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -59,8 +59,14 @@ class PublishedLoop:
                 self.read += len(delta_new)
         return tokens[len(job.prompt) :]
 
+    def exact_share(self, tokens: Iterable[int]) -> float:
+        """How many of these base tokens have an exact counterpart, of all."""
+        found = [self._is_exact[token] for token in tokens]
+        return sum(found) / len(found)
+
     def _encode(self, tokens: Sequence[int]) -> list[int]:
         text = self._base_tokenizer.decode(tokens, skip_special_tokens=True)
+        # A model must read something, even where the tokenizer makes nothing of the text.
         return list(self._delta_tokenizer.encode(text)) or [0]
 
 

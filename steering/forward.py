@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from steering.attention import AttentionPlan, attend
-from steering.linear import pack_linears, product
+from steering.linear import Product, pack_linears, product
 
 # Families whose layer is exactly: norm, attention without query or key norms, norm, gated SiLU.
 _FUSIBLE = ("llama", "mistral", "qwen2")
@@ -27,7 +27,10 @@ class Forward(Protocol):
 
 
 def forward_of(model: Any) -> Forward:
-    """The cheapest pass that computes what this model computes; the model runs on paged attention already."""
+    """The cheapest pass that computes what this model computes; the model runs on paged attention already.
+
+    Afterwards the pass is the model's only use: its weights are laid out for it, and not kept as they were.
+    """
     config = model.config
     fusible = (
         config.model_type in _FUSIBLE
@@ -62,10 +65,7 @@ class TransformersForward:
 
 
 class FusedForward:
-    """The Llama family's pass with joined projections.
-
-    The model's own weights become views of the joined ones, so that nothing is held twice and the model stays usable.
-    """
+    """The Llama family's pass with joined projections, whose weights it takes out of the model."""
 
     def __init__(self, model: Any) -> None:
         self._model = model.model
@@ -96,10 +96,10 @@ class _Layer:
         self._scale = attention.scaling
         self._rotated = (attention.q_proj.out_features + attention.k_proj.out_features) // self._head_dim
         self._queries = attention.q_proj.out_features // self._head_dim
-        self._qkv = product(*_join([attention.q_proj, attention.k_proj, attention.v_proj]))
-        self._out = product(attention.o_proj.weight, attention.o_proj.bias)
-        self._gate_up = product(*_join([mlp.gate_proj, mlp.up_proj]))
-        self._down = product(mlp.down_proj.weight, mlp.down_proj.bias)
+        self._qkv = _take(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._out = _take(attention.o_proj)
+        self._gate_up = _take(mlp.gate_proj, mlp.up_proj)
+        self._down = _take(mlp.down_proj)
 
     def __call__(self, states: Tensor, cos: Tensor, sin: Tensor, number: int, plan: AttentionPlan) -> Tensor:
         """states `[T, hidden]`; cos and signed sin `[T, 1, head_dim]`."""
@@ -122,15 +122,13 @@ class _Layer:
         return states + self._down(functional.silu(gate) * up)
 
 
-def _join(linears: list[Any]) -> tuple[Tensor, Tensor | None]:
-    """The weights and biases of several projections of one input, one below the other; theirs become views of it."""
+def _take(*linears: Any) -> Product:
+    """The product with the weights and biases of several projections of one input, one below the other.
+
+    They are taken from the model, which held them for nobody else: packed and plain, they would be in memory twice.
+    """
     weight = torch.cat([linear.weight.data for linear in linears])
     bias = None if linears[0].bias is None else torch.cat([linear.bias.data for linear in linears])
-    start = 0
     for linear in linears:
-        stop = start + linear.out_features
-        linear.weight.data = weight[start:stop]
-        if bias is not None:
-            linear.bias.data = bias[start:stop]
-        start = stop
-    return weight, bias
+        linear.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)
+    return product(weight, bias)

@@ -16,7 +16,7 @@ class LoadedModel:
     """A frozen causal LM with its tokenizer.
 
     `vocab_size` is the width of its logits, which may exceed the tokenizer's. `forward` is the model's pass over paged
-    attention.
+    attention, and may hold its weights: `model` alone computes nothing.
     """
 
     path: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,25 +13,32 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from mapping_cache import VocabularyMap
+from mapping_cache.samples import SAMPLES
 from steering.adapters import Adapter, load_adapter
 from steering.types import AdapterLoadError
 
+# Of the sample text: few enough for any steering model's context and tokenizer.
+_SAMPLE_CHARACTERS = 480
 
-def random_adapter(adapter: Adapter, seed: int) -> Adapter:
-    """The same adapter without what it learnt, loaded from a copy of its files: weights as large, in random order.
+
+def random_adapter(adapter: Adapter, seed: int) -> tuple[Adapter, float]:
+    """The same adapter without what it learnt, and by how much its alpha must grow to shift the base as far.
 
     Of a delta each weight matrix's entries are put in random order; of a pair the entries of what tuning added to each
-    of the expert's weights. Raises `AdapterLoadError` for a pair whose models' weights differ in shape.
+    of the expert's weights. Weights that no longer agree give a shift of another size (on a sample text, as the spread
+    over the vocabulary), which the second value makes up for. Raises `AdapterLoadError` for a pair whose models'
+    weights differ in shape.
     """
     generator = torch.Generator().manual_seed(seed)
     with tempfile.TemporaryDirectory() as parent:
         copy = Path(parent) / adapter.path.name
         shutil.copytree(adapter.path, copy)
-        first, *others = (
-            copy / Path(model.path).relative_to(adapter.path.resolve()) for model in adapter.models
-        )
+        folders = [copy / Path(model.path).relative_to(adapter.path.resolve()) for model in adapter.models]
+        first, *others = folders
+        meant = _spread(adapter, folders)
         before = _read(others[0]) if others else {}
         weights = {}
         for name, weight in _read(first).items():
@@ -43,7 +51,8 @@ def random_adapter(adapter: Adapter, seed: int) -> Adapter:
         model = adapter.models[0]
         dtype = str(model.dtype).removeprefix("torch.")
         drawn = load_adapter(adapter.name, copy, device=str(model.device), dtype=dtype)
-    return replace(drawn, path=adapter.path)
+        found = _spread(adapter, folders)
+    return replace(drawn, path=adapter.path), meant / found if found else 1.0
 
 
 def shuffled_map(vocabulary_map: VocabularyMap, seed: int) -> VocabularyMap:
@@ -55,6 +64,19 @@ def shuffled_map(vocabulary_map: VocabularyMap, seed: int) -> VocabularyMap:
     ids[matched] = ids[matched][order]
     fingerprint = f"{vocabulary_map.fingerprint}-shuffled-{seed}"
     return replace(vocabulary_map, ids=ids, nearest=ids.copy(), fingerprint=fingerprint)
+
+
+@torch.no_grad()
+def _spread(adapter: Adapter, folders: Sequence[Path]) -> float:
+    """The standard deviation of the shift over the vocabulary, the mean over the positions of a sample text."""
+    first = adapter.models[0]
+    text = "\n".join(SAMPLES.values())[:_SAMPLE_CHARACTERS]
+    ids = first.tokenizer(text, add_special_tokens=False)["input_ids"][: first.max_model_len]
+    logits = [
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(torch.tensor([ids])).logits[0]
+        for folder in folders
+    ]
+    return float(adapter.shifting.shift(logits).std(-1).mean())
 
 
 def _shuffled(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -30,8 +30,7 @@ def as_table(comparison: Comparison, title: str = "") -> Table:
         padding=0,
     )
     names = figure_names(comparison.rows)
-    # Names whole, numbers whole: what is narrow is for the terminal to wrap in the labels.
-    table.add_column("", min_width=max((len(name.partition(".")[2]) + 1 for name in names), default=0))
+    table.add_column("", no_wrap=True)
     for row in comparison.rows:
         table.add_column(f"{row.label}\n{_size(row.parameters)}", justify="right")
     task = ""

@@ -51,8 +51,10 @@ def alone_system(adapter: Adapter, config: EngineConfig) -> System:
 
 
 def random_system(engine: Engine, adapter: Adapter, setting: Setting, seed: int) -> System:
-    """Steered by the same adapter without what it learnt."""
-    return steered_system(engine, random_adapter(adapter, seed), setting, RANDOM)
+    """Steered as far by the same adapter without what it learnt."""
+    drawn, factor = random_adapter(adapter, seed)
+    whole = filled(setting, adapter)
+    return steered_system(engine, drawn, replace(whole, alpha=factor * (whole.alpha or 0.0)), RANDOM)
 
 
 def shuffled_system(engine: Engine, adapter: Adapter, setting: Setting, seed: int) -> System:

@@ -105,6 +105,8 @@ def test_the_loop_reads_everything_again_for_a_token_without_a_counterpart(token
     )
     work = jobs(LARGE, 4)
     found = [loop.generate(job) for job in work]
+    generated = [token for tokens in found for token in tokens]
+    assert loop.exact_share(generated) == loop.exact / len(generated)
     assert loop.inexact and loop.exact
     assert loop.inexact + loop.exact == sum(job.tokens for job in work)
     assert loop.read > loop.inexact * min(len(job.prompt) for job in work) / 2

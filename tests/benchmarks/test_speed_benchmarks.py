@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import LlamaConfig, Qwen2Config
+from typer.testing import CliRunner, Result
 
 from benchmarks import clients, scale, serve
 from benchmarks.growth import Sizes, _remember, prepare
+from server.cli import app
 from tests.models import tokenizer_byte_level
 
 TINY: dict[str, Any] = {
@@ -116,3 +119,32 @@ def test_a_server_that_does_not_come_up_says_why(tmp_path: Path) -> None:
         clients.server_process(["--nonsense"], tmp_path / "log"),
     ):
         pytest.fail("a server with an unknown flag came up")
+
+
+def bench(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["bench", *arguments])
+
+
+def test_the_command_runs_the_benchmarks_that_are_named_with_the_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(serve, "main", lambda options: ran.append(("serve", options)))
+    monkeypatch.setattr(scale, "main", lambda options: ran.append(("scale", options)))
+    assert bench("scale", "serve", "--repeats", "5").exit_code == 0
+    assert ran == [("scale", ["--repeats", "5"]), ("serve", ["--repeats", "5"])]
+
+
+def test_the_command_refuses_unknown_names_before_it_runs_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "main", lambda options: pytest.fail("it ran"))
+    result = bench("scale", "speed")
+    assert result.exit_code == 1
+    assert "no benchmark 'speed'" in result.stderr
+
+
+def test_without_a_checkout_the_command_says_that_it_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "benchmarks", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.scale")
+    result = bench("scale")
+    assert result.exit_code == 1
+    assert "source checkout" in result.stderr

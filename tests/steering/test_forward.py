@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from mapping_cache import canonical_vocabulary
 from steering.attention import ATTENTION_NAME, register
-from steering.forward import FusedForward, TransformersForward, forward_of
+from steering.forward import Forward, FusedForward, TransformersForward, forward_of
 from steering.kv_cache import KVCache
 from steering.linear import pack_linears, product
 from steering.loaded_model import LoadedModel
@@ -55,8 +55,8 @@ def random_model(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -
     return model
 
 
-def run_in_chunks(model: nn.Module, tokens: list[list[int]]) -> torch.Tensor:
-    """Logits of every token of every row, computed in two packed passes over pages."""
+def run_in_chunks(model: nn.Module, tokens: list[list[int]]) -> tuple[Forward, torch.Tensor]:
+    """The pass, and its logits of every token of every row, computed in two packed passes over pages."""
     register()
     model.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
     forward = forward_of(model)
@@ -83,7 +83,7 @@ def run_in_chunks(model: nn.Module, tokens: list[list[int]]) -> torch.Tensor:
     second = runner.forward(
         [RowInput(row[c:], c, p, 0) for row, c, p in zip(tokens, cut, pages, strict=True)]
     ).split([len(row) - c for row, c in zip(tokens, cut, strict=True)])
-    return torch.cat([part for pair in zip(first, second, strict=True) for part in pair])
+    return forward, torch.cat([part for pair in zip(first, second, strict=True) for part in pair])
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -92,8 +92,8 @@ def test_the_family_computes_what_transformers_does(name: str) -> None:
     rows = [[(7 * i + 3 * j) % 400 for i in range(5 + 9 * j)] for j in range(3)]
     with torch.inference_mode():
         expected = torch.cat([model(torch.tensor([row])).logits[0] for row in rows])
-        found = run_in_chunks(model, rows)
-        assert isinstance(forward_of(model), FusedForward)
+        forward, found = run_in_chunks(model, rows)
+    assert isinstance(forward, FusedForward)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -102,7 +102,7 @@ def test_reduced_precision_stays_near() -> None:
     row = [(5 * i) % 400 for i in range(20)]
     with torch.inference_mode():
         expected = exact(torch.tensor([row])).logits[0]
-        found = run_in_chunks(model, [row])
+        _, found = run_in_chunks(model, [row])
     assert float((found - expected).abs().max()) < 0.05 * float(expected.abs().max())
 
 
@@ -122,8 +122,8 @@ def test_everything_else_runs_its_own_code_on_packed_weights(config: PreTrainedC
     row = [(11 * i) % 400 for i in range(24)]
     with torch.inference_mode():
         expected = model(torch.tensor([row])).logits[0]
-        found = run_in_chunks(model, [row])
-    assert isinstance(forward_of(model), TransformersForward)
+        forward, found = run_in_chunks(model, [row])
+    assert isinstance(forward, TransformersForward)
     assert not [
         layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.numel() > 1 << 16
     ]

@@ -88,8 +88,11 @@ def test_rows_get_what_a_plain_loop_gives(rows: list[SamplingRow], seed: int) ->
             continue
         kept = naive_kept(scores, row.params)
         assert drawn[place] in kept
-        # The inverse of the cumulative sum, likeliest first: `uniform` lies within the drawn token's stretch.
-        before = sum(prob for token, prob in kept.items() if prob > kept[drawn[place]])
+        # The inverse of the cumulative sum: `uniform` lies within the drawn token's stretch. Where tokens are cut off
+        # the likeliest comes first, else the order is the vocabulary's.
+        cuts = row.params.top_k or row.params.top_p < 1 or row.params.min_p
+        own = kept[drawn[place]]
+        before = sum(prob for token, prob in kept.items() if (prob > own if cuts else token < drawn[place]))
         assert before - 1e-4 <= row.uniform <= before + kept[drawn[place]] + 1e-4
 
 

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from mapping_cache.samples import SAMPLES
 from steering.adapters import Adapter, load_adapter
 from steering.evaluation import Setting, System, TextTask, alone_system, base_system, control_systems, measure
 from steering.evaluation.controls import random_adapter, shuffled_map
 from steering.evaluation.running import EvaluationError, Score, generate, score
 from steering.evaluation.setting import apply, map_for
-from steering.evaluation.systems import shuffled_system, steered_system
+from steering.evaluation.systems import random_system, shuffled_system, steered_system
 from steering.examples import Example, encode_examples
 from steering.types import StepOutput
 from tests.steering.conftest import MakeEngine
@@ -150,7 +151,22 @@ def test_a_random_delta_keeps_its_size_and_loses_its_sense(
     assert any(not torch.equal(drawn[name], other[name]) for name in before)
     engine = make_engine(BASE)
     plain = scored(steered_system(engine, adapter, Setting()))
-    assert scored(steered_system(engine, random_adapter(adapter, 0), Setting(), "r")) != plain
+    random = random_system(engine, adapter, Setting(alpha=0.5), 0)
+    assert scored(random) != plain
+    # As large a shift: what the scaled alpha makes up for is what the spread has lost.
+    _, factor = random_adapter(adapter, 0)
+    assert random.steering[0].alpha == pytest.approx(0.5 * factor) and factor != 1.0
+    assert spread(workshop, before) == pytest.approx(factor * spread(workshop, drawn), rel=1e-4)
+
+
+def spread(workshop: Workshop, weights: dict[str, torch.Tensor]) -> float:
+    """How far a delta of these weights spreads over the vocabulary on the maps' sample text."""
+    model = AutoModelForCausalLM.from_pretrained(workshop.folder(DELTA))
+    model.load_state_dict(weights)
+    text = "\n".join(SAMPLES.values())[:480]
+    ids = workshop.loaded(DELTA).tokenizer(text, add_special_tokens=False)["input_ids"][:256]
+    with torch.no_grad():
+        return float(model(torch.tensor([ids])).logits[0].std(-1).mean())
 
 
 def test_a_random_pair_keeps_its_anti_expert(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
