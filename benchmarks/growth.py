@@ -13,7 +13,7 @@ import torch
 from transformers import PretrainedConfig
 
 from benchmarks.decoding import step_seconds, workload_seconds
-from benchmarks.workloads import SEED, Job, random_delta, random_model, random_prompt
+from benchmarks.workloads import KL_EVERY, SEED, Job, random_delta, random_model, random_prompt
 from steering.engine import Engine, EngineConfig
 from steering.steerer import Steerer
 from steering.types import SteeringSpec
@@ -66,7 +66,7 @@ def prepare(
     most = max(*sizes.sequences, *sizes.context_sequences, sizes.adapters_sequences, sizes.idle_sequences)
     # A model writes its attention function into its configuration, so that each needs one of its own.
     loaded = random_model(deepcopy(base), tokenizer, device=device)
-    engine = Engine(loaded, EngineConfig(max_num_seqs=most))
+    engine = Engine(loaded, EngineConfig(max_num_seqs=most, kl_every=KL_EVERY))
     models = [
         random_model(deepcopy(delta), tokenizer, device=device, seed=SEED + 1 + number)
         for number in range(max(sizes.adapters))
@@ -84,10 +84,10 @@ def prepare(
     return Bench(engine, sizes, others, idle)
 
 
-def take_turns(sides: Mapping[Side, Callable[[], float]], repeats: int) -> Timings:
-    """Every side once a repeat; a round before the first is thrown away."""
+def take_turns(sides: Mapping[Side, Callable[[], float]], repeats: int, *, warm_up: int = 1) -> Timings:
+    """Every side once a repeat; `warm_up` rounds before the first are thrown away."""
     found: dict[Side, list[float]] = {side: [] for side in sides}
-    for repeat in range(-1, repeats):
+    for repeat in range(-warm_up, repeats):
         for side, run in sides.items():
             seconds = run()
             if repeat >= 0:
@@ -127,7 +127,8 @@ def time_contexts(bench: Bench, repeats: int) -> Timings:
                     sizes.context_steps,
                     prompts=[prompt[:context] for prompt in prompts[:count]],
                 )
-    return take_turns(sides, repeats)
+    # The longest prompts take seconds to read, and each side draws some tokens before those that are timed.
+    return take_turns(sides, repeats, warm_up=0)
 
 
 @torch.inference_mode()

@@ -34,6 +34,7 @@ from benchmarks.record import Bar, emit, show_bars, spread
 from benchmarks.sides import Result, continuously, looped, measure, ours, ratios, static
 from benchmarks.transformers_peer import continuous, generate, plain_model
 from benchmarks.workloads import (
+    KL_EVERY,
     LLAMA_VOCABULARY,
     QWEN_VOCABULARY,
     SEED,
@@ -86,7 +87,7 @@ class Setting:
         delta = random_model(tiny, self.tokenizers.small, dtype=dtype, device=device)
         engine = Engine(
             random_model(base, tokenizer, dtype=dtype, device=device),
-            EngineConfig(max_num_seqs=max(STATIC), prefix_caching=False),
+            EngineConfig(max_num_seqs=max(STATIC), prefix_caching=False, kl_every=KL_EVERY),
         )
         engine.attach(random_delta("delta", delta))
         return engine

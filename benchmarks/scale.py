@@ -50,7 +50,7 @@ DELTAS: dict[str, Callable[[], PretrainedConfig]] = {
     "15m": delta_fifteen_million,
     "110m": delta_hundred_million,
 }
-_MEBIBYTE = 1 << 20
+_MEGABYTE = 10**6
 
 
 def take_memory(
@@ -98,10 +98,10 @@ def bars(timings: Timings, memory: Sequence[Memory], sizes: Sizes) -> list[Bar]:
         most = tuple((taken.beyond + idle * taken.idle_beyond) / taken.beyond for taken in memory)
         name = f"memory beyond weights and pages, {idle} idle adapters over 0 (from {sizes.loaded})"
         found.append(Bar(name, most, at_most=1.05))
-        beyond = tuple(taken.beyond / _MEBIBYTE for taken in memory)
-        found.append(Bar("resident memory beyond weights and pages, MiB", beyond, at_most=700))
-        each = tuple(taken.idle_beyond / _MEBIBYTE for taken in memory)
-        found.append(Bar("memory of an idle adapter beyond its weights, MiB", each))
+        beyond = tuple(taken.beyond / _MEGABYTE for taken in memory)
+        found.append(Bar("resident memory beyond weights and pages, MB", beyond, at_most=700))
+        each = tuple(taken.idle_beyond / _MEGABYTE for taken in memory)
+        found.append(Bar("memory of an idle adapter beyond its weights, MB", each))
     return found
 
 

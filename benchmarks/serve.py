@@ -27,6 +27,7 @@ from benchmarks.decoding import PROMPT, workload_seconds
 from benchmarks.folders import save_random
 from benchmarks.record import Bar, emit, show_bars, spread
 from benchmarks.workloads import (
+    KL_EVERY,
     SEED,
     Job,
     delta_fifteen_million,
@@ -182,7 +183,9 @@ def run(
         flags += ["--adapters-dir", str(adapter.parent), "--admin-key", admin_key]
         flags += ["--max-num-seqs", str(most), "--device", device, "--log-level", "warning"]
         with server_process(flags, scratch / "server.log") as url:
-            engine = Engine(load_model(models, device=device), EngineConfig(max_num_seqs=most))
+            engine = Engine(
+                load_model(models, device=device), EngineConfig(max_num_seqs=most, kl_every=KL_EVERY)
+            )
             engine.attach(load_adapter(_ADAPTER, adapter, device=device))
             arena = Arena(url, admin_key, engine, adapter)
             try:

@@ -29,6 +29,7 @@ from benchmarks.ballast import with_ballast
 from benchmarks.decoding import step_seconds
 from benchmarks.record import Bar, emit, show_bars, spread
 from benchmarks.workloads import (
+    KL_EVERY,
     LLAMA_VOCABULARY,
     QWEN_VOCABULARY,
     SEED,
@@ -102,7 +103,7 @@ def make_sides(tokenizers: Tokenizers, device: str) -> Iterator[tuple[Side, ...]
 
 
 def _engine(base: LoadedModel, delta: LoadedModel) -> Engine:
-    engine = Engine(base, EngineConfig(max_num_seqs=max(BATCHES)))
+    engine = Engine(base, EngineConfig(max_num_seqs=max(BATCHES), kl_every=KL_EVERY))
     engine.attach(random_delta(NAME, delta))
     return engine
 
@@ -111,7 +112,7 @@ def _demo_sides(base: LoadedModel, delta: LoadedModel, device: str) -> Iterator[
     """The demo's second base, steered across vocabularies by its `forget`, under the large models' weight."""
     loaded = load_model(demo_models()["base-b"], device=device)
     adapter = load_adapter("forget", demo_adapters()["forget"], device=device)
-    engine = Engine(with_ballast(loaded, base), EngineConfig(max_num_seqs=max(BATCHES)))
+    engine = Engine(with_ballast(loaded, base), EngineConfig(max_num_seqs=max(BATCHES), kl_every=KL_EVERY))
     models = tuple(with_ballast(model, delta) for model in adapter.models)
     engine.attach(replace(adapter, name=NAME, models=models))
     probes = [*corpus.probes(world.forgotten(), held_out=True), *corpus.probes(world.kept(), held_out=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ TOKENIZERS = Path(__file__).resolve().parents[2] / "shared" / "tokenizers"
 QWEN_VOCABULARY = 151_936
 LLAMA_VOCABULARY = 32_000
 _CONTEXT = 8192
+# As the server has its engines measure divergence.
+KL_EVERY = 8
 
 
 def qwen2_half_billion(vocabulary: int = QWEN_VOCABULARY) -> Qwen2Config:
@@ -103,7 +106,8 @@ def random_model(
     """A model of this shape with random weights, ready for the engine; its special tokens end nothing."""
     torch.manual_seed(seed)
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        # A copy: which attention function a model uses is noted in its configuration.
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
     model.eval().requires_grad_(False)
     loaded = LoadedModel(
         path=f"random {type(config).__name__}",

@@ -156,7 +156,7 @@ def test_alike_counts_up_to_the_first_difference() -> None:
 def test_a_run_ends_in_one_line_of_figures(
     tokenizers: Tokenizers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bars = run(Setting(Shapes(BASE, CROSSED, DELTA, torch.float32), tokenizers, requests=2, repeats=1))
+    bars = run(Setting(Shapes(BASE, CROSSED, DELTA, torch.float32), tokenizers, requests=1, repeats=1))
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["benchmark"] == "peers" and [bar["name"] for bar in line["bars"]] == [
         bar.name for bar in bars

@@ -51,7 +51,7 @@ def main() -> None:
             max_num_seqs=8,
             max_queue=24,
             # So few pages that what runs at once does not fit to its end: rows are preempted and recomputed.
-            kv_cache_memory=160 * 2**10,
+            kv_cache_memory=200 * 2**10,
         ) as server:
             ledger = Ledger()
             report = asyncio.run(soak(server, ledger, versions, arguments.minutes * 60, arguments.seed))
