@@ -13,7 +13,7 @@ from mapping_cache import CanonicalVocabulary, UnsupportedTokenizerError, canoni
 from steering.forward import TransformersForward
 from steering.loaded_model import LoadedModel
 from steering.probe import adopt_paged_attention
-from steering.tokenizer_files import no_surprises, read_tokenizer
+from steering.tokenizer_files import SharedTokenizers, no_surprises, read_tokenizer
 from steering.types import ModelLoadError
 
 __all__ = ["LoadedModel", "choose_device", "load_model"]
@@ -36,10 +36,12 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     progress: Callable[[str], None] | None = None,
+    shared: SharedTokenizers | None = None,
 ) -> LoadedModel:
     """Load a local folder or Hugging Face id: safetensors only, never remote code.
 
     `dtype`: `auto` (what the configuration says), `float32`, `bfloat16` or `float16`. `progress` is told each stage.
+    `shared`: where to look for the tokenizer of a folder, and to leave it for others.
     Raises ModelLoadError with the reason when anything is missing, does not fit together, or cannot run on the
     engine's attention.
     """
@@ -51,7 +53,7 @@ def load_model(
         raise ModelLoadError(
             f"{name}: its configuration names an attention kernel, which is code to be fetched"
         )
-    tokenizer = _attempt(name, "tokenizer", lambda: read_tokenizer(name))
+    tokenizer = _attempt(name, "tokenizer", lambda: (shared.tokenizer if shared else read_tokenizer)(name))
     tell("reading the weights")
     model = _attempt(name, "weights", lambda: _read_weights(name, dtype))
     place = choose_device(device)
@@ -62,7 +64,7 @@ def load_model(
             f"{name}: the tokenizer has {len(tokenizer)} tokens but the model scores only {vocab_size}"
         )
     try:
-        vocabulary = canonical_vocabulary(tokenizer, vocab_size)
+        vocabulary = (shared.vocabulary if shared else canonical_vocabulary)(tokenizer, vocab_size)
     except UnsupportedTokenizerError as error:
         raise ModelLoadError(f"{name}: {error}") from error
     loaded = LoadedModel(
@@ -78,7 +80,9 @@ def load_model(
         dtype=next(model.parameters()).dtype,
     )
     tell("checking the attention")
-    return adopt_paged_attention(loaded)
+    adopted = adopt_paged_attention(loaded)
+    _leave_files(model)
+    return adopted
 
 
 def _attempt(name: str, what: str, read: Callable[[], Any]) -> Any:
@@ -100,6 +104,13 @@ def _read_weights(name: str, dtype: str) -> Any:
         if weight.is_floating_point() and not torch.isfinite(weight).all():
             raise ValueError(f"{key} holds NaN or infinite values")
     return model
+
+
+def _leave_files(model: torch.nn.Module) -> None:
+    """Copy what the model still holds itself: one small tensor keeps the whole file of weights mapped in memory."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def _vocab_size(name: str, model: Any) -> int:

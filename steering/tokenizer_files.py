@@ -2,18 +2,70 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from mapping_cache import CanonicalVocabulary, canonical_vocabulary
+
+_TOKENIZER_SUFFIXES = (".json", ".model", ".txt", ".jinja")
+# config.json stays in: for some architectures it decides the tokenizer's class.
+_OTHER_FILES = ("generation_config.json", "model.safetensors.index.json", "adapter.json", "card.json")
 _SAMPLE = "It's 12 o'clock,  she said:\n\n\tnaïve café 東京 🙂"
 
 
 def no_surprises(name: str) -> dict[str, Any]:
     """What every reading of a local folder or Hugging Face id is told: no code, and nothing fetched for a folder."""
     return {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
+
+
+class SharedTokenizers:
+    """Tokenizers and their vocabularies, kept once for folders whose tokenizer files are the same.
+
+    Adapters are many and their tokenizers few, and a tokenizer may take more memory than the tiny model beside it. Any
+    thread. Models that requests are tokenized for don't share: a tokenizer is not made for two threads.
+    """
+
+    def __init__(self, most: int = 8) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._tokenizers: OrderedDict[str, Any] = OrderedDict()
+        self._vocabularies: WeakKeyDictionary[Any, dict[int, CanonicalVocabulary]] = WeakKeyDictionary()
+
+    def tokenizer(self, name: str) -> Any:
+        """As `read_tokenizer`, of a local folder."""
+        key = _digest(Path(name))
+        with self._lock:
+            if key not in self._tokenizers:
+                self._tokenizers[key] = read_tokenizer(name)
+                if len(self._tokenizers) > self._most:
+                    self._tokenizers.popitem(last=False)
+            self._tokenizers.move_to_end(key)
+            return self._tokenizers[key]
+
+    def vocabulary(self, tokenizer: Any, size: int) -> CanonicalVocabulary:
+        """As `canonical_vocabulary`, of a tokenizer that was read here."""
+        with self._lock:
+            sizes = self._vocabularies.setdefault(tokenizer, {})
+            if size not in sizes:
+                sizes[size] = canonical_vocabulary(tokenizer, size)
+            return sizes[size]
+
+
+def _digest(folder: Path) -> str:
+    """Of everything in a folder that a tokenizer may be read from: all but the weights and the training's notes."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.suffix in _TOKENIZER_SUFFIXES and file.name not in _OTHER_FILES:
+            digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def read_tokenizer(name: str) -> Any:

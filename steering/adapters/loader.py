@@ -14,6 +14,7 @@ from steering.adapters.delta import delta_shift
 from steering.adapters.proxy import ProxyShift
 from steering.loaded_model import LoadedModel
 from steering.models import load_model
+from steering.tokenizer_files import SharedTokenizers
 from steering.types import AdapterLoadError, ModelLoadError
 
 ADAPTER_FILE = "adapter.json"
@@ -32,6 +33,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 # Free text for people; the loader has no use for it.
 _NOTES = {"card"}
+
+_TOKENIZERS = SharedTokenizers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
         settings = _read_settings(folder / ADAPTER_FILE)
         parts = _parts(settings)
         models = tuple(
-            load_model(_inside(folder, part), device=device, dtype=dtype) for part in parts.folders
+            load_model(_inside(folder, part), device=device, dtype=dtype, shared=_TOKENIZERS)
+            for part in parts.folders
         )
         _check_one_vocabulary(models)
         if _digest(folder) != version:

@@ -110,3 +110,13 @@ def test_broken_weights_are_refused(workshop: Workshop, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(AdapterLoadError, match="weights"):
         load_adapter("a", folder, device="cpu")
+
+
+def test_adapters_with_the_same_tokenizer_files_share_one(workshop: Workshop) -> None:
+    one, other = (workshop.adapter(f"tab{seed}", Tiny("llama", "bl", seed=seed))[0] for seed in (61, 62))
+    different = workshop.adapter("tab63", Tiny("llama", "sp", seed=63))[0]
+    assert one.version != other.version
+    assert one.models[0].tokenizer is other.models[0].tokenizer
+    assert one.models[0].vocabulary is other.models[0].vocabulary
+    assert one.models[0].tokenizer is not different.models[0].tokenizer
+    assert workshop.loaded(Tiny("llama", "bl")).tokenizer is not one.models[0].tokenizer
