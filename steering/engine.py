@@ -21,6 +21,7 @@ from steering.engine_config import MOST_SCORES, EngineConfig, make_pool
 from steering.host_memory import keep_freed_memory
 from steering.loaded_model import LoadedModel
 from steering.outputs import OutputBuilder
+from steering.resolution import resolve
 from steering.runner import RowInput
 from steering.sampler import SamplingRow, sample
 from steering.scheduler import Chunk, Scheduler
@@ -107,7 +108,7 @@ class Engine:
 
     def resolve(self, request: Request) -> tuple[ResolvedSteering, ...]:
         """What would steer this request now. Raises InvalidRequestError for an unknown adapter."""
-        return tuple(spec for _, spec in self._resolve(request))
+        return tuple(spec for _, spec in resolve(request.steering, self._registry.current()))
 
     # Requests
 
@@ -116,7 +117,7 @@ class Engine:
         if request.request_id in self._sequences:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use", "request_id")
         check_request(request, self.base.vocab_size, self.max_model_len)
-        resolved = self._resolve(request)
+        resolved = resolve(request.steering, self._registry.current())
         if request.sampling.seed is None:
             request = replace(request, sampling=replace(request.sampling, seed=random.getrandbits(63)))
         # alpha 0 is the base exactly, so its models need not run.
@@ -191,31 +192,6 @@ class Engine:
             raise RuntimeError(f"{self._allocator.used} pages are in use by nobody")
 
     # One step's parts
-
-    def _resolve(self, request: Request) -> list[tuple[Steerer, ResolvedSteering]]:
-        steerers = self._registry.current()
-        resolved = []
-        for spec in request.steering:
-            steerer = steerers.get(spec.adapter)
-            if steerer is None:
-                known = ", ".join(sorted(steerers)) or "none"
-                raise InvalidRequestError(
-                    f"steering: there is no adapter {spec.adapter[:200]!r} (loaded: {known})", "steering"
-                )
-            adapter = steerer.adapter
-            resolved.append(
-                (
-                    steerer,
-                    ResolvedSteering(
-                        adapter=adapter.name,
-                        version=adapter.version,
-                        alpha=adapter.alpha if spec.alpha is None else spec.alpha,
-                        bridge=spec.bridge or adapter.bridge,
-                        top_k=spec.top_k if spec.top_k is not None else adapter.top_k,
-                    ),
-                )
-            )
-        return resolved
 
     def _distributions(self, chunks: list[Chunk], report: StepReport) -> tuple[list[Position], Distributions]:
         """Run the base over the chunks, then the steering models, and fuse at every position that matters."""
