@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
-from steering.types import InvalidRequestError, Request, SamplingParams
+from steering.types import MAX_ALPHA, InvalidRequestError, Request, SamplingParams
+
+# Near this a temperature is no longer a float32 that one can divide by; it is greedy long before.
+_LEAST_TEMPERATURE = 1e-30
 
 
 def check_request(request: Request, vocab_size: int, max_model_len: int) -> None:
@@ -33,7 +36,7 @@ def _check_sampling(params: SamplingParams, vocab_size: int) -> None:
     limits = {
         "max_tokens": params.max_tokens >= (0 if scoring else 1),
         "min_tokens": params.min_tokens >= 0,
-        "temperature": params.temperature >= 0,
+        "temperature": params.temperature == 0 or params.temperature >= _LEAST_TEMPERATURE,
         "top_p": 0 < params.top_p <= 1,
         "top_k": params.top_k >= 0,
         "min_p": 0 <= params.min_p <= 1,
@@ -56,6 +59,8 @@ def _check_sampling(params: SamplingParams, vocab_size: int) -> None:
             raise InvalidRequestError(
                 f"logit_bias: {bias} for token {token} is not a finite number", "logit_bias"
             )
+    if params.min_tokens and len(params.stop_token_ids) >= vocab_size:
+        raise InvalidRequestError("stop_token_ids: with min_tokens they leave no token", "stop_token_ids")
     for token in params.stop_token_ids:
         if not 0 <= token < vocab_size:
             raise InvalidRequestError(
@@ -65,9 +70,10 @@ def _check_sampling(params: SamplingParams, vocab_size: int) -> None:
 
 def _check_steering(request: Request) -> None:
     for spec in request.steering:
-        if spec.alpha is not None and not math.isfinite(spec.alpha):
+        if spec.alpha is not None and not abs(spec.alpha) <= MAX_ALPHA:
             raise InvalidRequestError(
-                f"steering.alpha: {spec.alpha} is not a finite number", "steering.alpha"
+                f"steering.alpha: {spec.alpha} is not a number between {-MAX_ALPHA:g} and {MAX_ALPHA:g}",
+                "steering.alpha",
             )
         if spec.top_k is not None and spec.top_k < 1:
             raise InvalidRequestError(f"steering.top_k: {spec.top_k} is below 1", "steering.top_k")

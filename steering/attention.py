@@ -26,7 +26,7 @@ class RowGroup:
 
     `queries`: int64 `[rows, width]`, indices into the packed tokens (padding repeats the row's first).
     `positions`: int64 `[rows, width]`, each query's position in its row. `real`: bool `[rows, width]`, or None where
-    nothing is padded. `block_tables`: int64 `[rows, pages]`, padded with page 0, which the mask hides.
+    nothing is padded. `block_tables`: int64 `[rows, pages]`, padded with the row's first page, which the mask hides.
     """
 
     queries: Tensor

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from steering.bridge import Bridged
 from steering.fusion import add_shift
 from steering.sequence import Sequence
 from steering.shift import bridged_shift
 from steering.steerer import Steerer, SteeringRow
 from steering.step_report import StepReport
 from steering.types import BridgeName
+from steering.views import lend
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +30,18 @@ class Position:
 class Distributions:
     """Scores of the base and steered, each float32 `[positions, V_base]`: log probabilities up to a row's constant.
 
-    `steered - base` is the shift. Both are one tensor where nothing is steered. `columns`: int64 `[M]`, the only tokens
-    whose scores differ, or None where they may all.
+    `steered - base` is the shift. Both are one tensor where nothing is steered.
     """
 
     base: Tensor
     steered: Tensor
-    columns: Tensor | None = None
 
     def select(self, rows: list[int]) -> Distributions:
         """The same for some of the positions, in ascending order."""
         if len(rows) == self.base.shape[0]:
             return self
         base = self.base[rows]
-        return Distributions(base, base if self.steered is self.base else self.steered[rows], self.columns)
+        return Distributions(base, base if self.steered is self.base else self.steered[rows])
 
 
 class StepModels:
@@ -56,46 +56,63 @@ class StepModels:
         if not waves:
             return Distributions(base, base)
         steered = base.clone()
-        shifts = [shift for wave in waves for shift in self._run_wave(wave, base, steered, report)]
-        alone = len(shifts) == 1 and shifts[0].corrections is None
-        return Distributions(base, steered, shifts[0].columns if alone else None)
+        for wave in waves:
+            self._run_wave(wave, base, steered, report)
+        return Distributions(base, steered)
 
     def _waves(self) -> list[list[int]]:
-        """Positions in groups that can run together: a history can stand at only one length at a time.
+        """Positions in groups that can run together: mostly one.
 
-        A decode step is one wave. Scoring a prompt takes a wave a position, except that consecutive positions go
-        together where every history is the base's own tokens.
+        Where a history is longer than its model's context it is cut, differently at each length; then scoring a prompt
+        takes a wave a position.
         """
         waves: list[list[int]] = []
-        placed: dict[int, int] = {}
-        for index, position in enumerate(self._positions):
-            sequence = position.sequence
+        for indices in self._by_sequence(range(len(self._positions))):
+            sequence, last = self._positions[indices[-1]].sequence, self._positions[indices[-1]].length
             if not sequence.rows:
                 continue
-            wave = placed.get(id(sequence), -1) + 1
-            if wave and all(row.takes_many(position.length) for row in sequence.rows):
-                wave -= 1
-            placed[id(sequence)] = wave
-            if wave == len(waves):
-                waves.append([])
-            waves[wave].append(index)
+            together = (
+                all(row.takes_many(sequence.tokens, last) for row in sequence.rows)
+                if len(indices) > 1
+                else True
+            )
+            for number, part in enumerate([indices] if together else [[index] for index in indices]):
+                if number == len(waves):
+                    waves.append([])
+                waves[number] += part
         return waves
 
-    def _run_wave(self, wave: list[int], base: Tensor, steered: Tensor, report: StepReport) -> list[Bridged]:
-        """Advance the histories of a wave's positions and add their shifts to `steered`; returns the shifts."""
-        indices: dict[int, list[int]] = {}
-        for index in wave:
-            indices.setdefault(id(self._positions[index].sequence), []).append(index)
-        jobs: dict[tuple[Steerer, BridgeName], list[tuple[SteeringRow, list[int]]]] = {}
-        for theirs in indices.values():
-            position = self._positions[theirs[-1]]
-            for row in position.sequence.rows:
-                row.advance(position.sequence.tokens, position.length)
-                jobs.setdefault((row.steerer, row.bridge), []).append((row, theirs))
-        return [
+    def _by_sequence(self, indices: Iterable[int]) -> list[list[int]]:
+        groups: dict[int, list[int]] = {}
+        for index in indices:
+            groups.setdefault(id(self._positions[index].sequence), []).append(index)
+        return list(groups.values())
+
+    def _run_wave(self, wave: list[int], base: Tensor, steered: Tensor, report: StepReport) -> None:
+        """Advance the histories of a wave's positions and add their shifts to `steered`."""
+        # A sequence may have one adapter twice: its rows go to different jobs, so that no job has a position twice.
+        jobs: dict[tuple[Steerer, BridgeName, int], list[tuple[SteeringRow, list[int]]]] = {}
+        borrowed: list[SteeringRow] = []
+        for theirs in self._by_sequence(wave):
+            sequence = self._positions[theirs[0]].sequence
+            lengths = [self._positions[index].length for index in theirs]
+            before: Counter[tuple[Steerer, BridgeName]] = Counter()
+            for row in sequence.rows:
+                kind = (row.steerer, row.bridge)
+                job = jobs.setdefault((*kind, before[kind]), [])
+                before[kind] += 1
+                if len(theirs) > 1 and not row.steerer.shares_vocabulary:
+                    views = row.at_each(sequence.tokens, lengths)
+                    lend(row, views)
+                    borrowed += views
+                    job.extend((view, [index]) for view, index in zip(views, theirs, strict=True))
+                else:
+                    row.advance(sequence.tokens, lengths[-1])
+                    job.append((row, theirs))
+        for (steerer, bridge, _), members in jobs.items():
             self._steer(steerer, bridge, members, base, steered, report)
-            for (steerer, bridge), members in jobs.items()
-        ]
+        for row in borrowed:
+            row.release()
 
     def _steer(
         self,
@@ -105,7 +122,7 @@ class StepModels:
         base: Tensor,
         steered: Tensor,
         report: StepReport,
-    ) -> Bridged:
+    ) -> None:
         """Add one adapter's shift at the positions of the rows that reach the base by one bridge."""
         rows = [row for row, _ in members]
         wanted = [len(theirs) for _, theirs in members]
@@ -115,11 +132,10 @@ class StepModels:
         # Most often a batch has one adapter, and no row need be copied out and back.
         everyone = indices == list(range(base.shape[0]))
         where = torch.tensor(indices, device=base.device)
-        theirs, part = (base, steered) if everyone else (base[where], steered[where])
-        shift = bridged_shift(steerer, bridge, rows, wanted, theirs, alphas)
+        before, part = (base, steered) if everyone else (base[where], steered[where])
+        shift = bridged_shift(steerer, bridge, rows, wanted, before, alphas)
         report.lap("steering")
-        add_shift(part, theirs, shift, alphas, [spec.top_k for spec in specs])
+        add_shift(part, before, shift, alphas, [spec.top_k for spec in specs])
         if not everyone:
             steered[where] = part
         report.lap("fuse_sample")
-        return shift

@@ -90,7 +90,8 @@ class Engine:
     def detach(self, name: str, *, when_unread: Callable[[], None] | None = None) -> None:
         """Forget an adapter; requests that have it keep it to their end. Raises KeyError for an unknown name.
 
-        `when_unread` is called when the last of them has ended, which may be at once.
+        `when_unread` is called when the last of them has ended, which may be at once. Called from another
+        thread than the engine's, it may miss a request that is just being added.
         """
         self._registry.remove(name, when_unread)
 
@@ -273,6 +274,9 @@ class Engine:
         sampling = sequence.request.sampling
         prompt_logprobs = tuple(sequence.prompt_logprobs) if sequence.scores_prompt else None
         if not builder.is_finite(row):
+            self._runner.cache.spoil(sequence.pages)
+            for steering in sequence.rows:
+                steering.spoil()
             self._finish(sequence)
             return StepOutput(
                 sequence.request.request_id,

@@ -31,18 +31,32 @@ def forward_of(model: Any) -> Forward:
 
     Afterwards the pass is the model's only use: its weights are laid out for it, and not kept as they were.
     """
-    config = model.config
-    fusible = (
-        config.model_type in _FUSIBLE
-        and config.hidden_act == "silu"
-        and not getattr(config, "pretraining_tp", 1) > 1
-        and not any(getattr(layer.self_attn, "sliding_window", None) for layer in model.model.layers)
-        and (config.model_type != "mistral" or config.sliding_window is None)
-    )
-    if fusible:
+    if _is_fusible(model):
         return FusedForward(model)
     pack_linears(model)
     return TransformersForward(model)
+
+
+def _is_fusible(model: Any) -> bool:
+    config = model.config
+    if config.model_type not in _FUSIBLE or config.hidden_act != "silu":
+        return False
+    if config.model_type == "mistral" and config.sliding_window is not None:
+        return False
+    layers = model.model.layers
+    # Quantised or otherwise special layers have the same names, and weights that mean something else.
+    plain = [model.lm_head, *(part for layer in layers for part in _projections(layer))]
+    return all(type(part) is nn.Linear for part in plain) and not any(
+        getattr(layer.self_attn, "sliding_window", None) for layer in layers
+    )
+
+
+def _projections(layer: Any) -> list[nn.Module]:
+    attention, mlp = layer.self_attn, layer.mlp
+    return [
+        *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+        *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
+    ]
 
 
 class TransformersForward:
@@ -69,7 +83,9 @@ class FusedForward:
 
     def __init__(self, model: Any) -> None:
         self._model = model.model
-        self._head = product(model.lm_head.weight, model.lm_head.bias)
+        head = model.lm_head
+        tied = head.weight.data_ptr() == self._model.embed_tokens.weight.data_ptr()
+        self._head = product(head.weight, head.bias) if tied else _take(head)
         self._layers = [_Layer(layer) for layer in model.model.layers]
 
     def __call__(self, tokens: Tensor, positions: Tensor, wanted: Tensor, plan: AttentionPlan) -> Tensor:

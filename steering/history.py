@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,6 +44,9 @@ class History(Protocol):
     def settled(self) -> int:
         """How many tokens from the start nothing that comes later can change."""
 
+    def copy(self) -> History:
+        """Another history that stands where this one does."""
+
     def push(self, base_token: int) -> int:
         """Take the base's next token; returns the index of the first steering token that is new or changed."""
 
@@ -61,6 +65,12 @@ class SharedHistory:
     def settled(self) -> int:
         """See `History.settled`."""
         return len(self.tokens)
+
+    def copy(self) -> SharedHistory:
+        """See `History.copy`."""
+        other = copy(self)
+        other.tokens = list(self.tokens)
+        return other
 
     def push(self, base_token: int) -> int:
         """See `History.push`."""
@@ -154,6 +164,13 @@ class TextHistory:
     def settled(self) -> int:
         """See `History.settled`."""
         return self._frozen
+
+    def copy(self) -> TextHistory:
+        """See `History.copy`."""
+        other = copy(self)
+        other.tokens = list(self.tokens)
+        other._stream = self._stream.copy()
+        return other
 
     def push(self, base_token: int) -> int:
         """See `History.push`."""

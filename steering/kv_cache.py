@@ -39,6 +39,16 @@ class KVCache:
             pool.view(-1, *pool.shape[2:]).index_copy_(0, slots, new.to(pool.dtype))
         return pools
 
+    def spoil(self, pages: Sequence[int]) -> None:
+        """Zero those of a row's pages that nobody else holds, and let nobody find them: what is in them is not finite.
+
+        Whoever gets a page next overwrites it position by position, and reads the rest of it times zero.
+        """
+        alone = self.allocator.forget(pages)
+        for pair in self._layers.values() if alone else ():
+            for pool in pair:
+                pool[alone] = 0
+
     def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole pages, in every layer."""
         for pair in self._layers.values():

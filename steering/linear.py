@@ -50,7 +50,8 @@ class _Packed:
         kernels: Any = torch.ops.mkldnn
         with torch.inference_mode():
             self._weight: Tensor = kernels._reorder_linear_weight(weight.contiguous(), None)
-        self._bias = bias
+        # A copy: the original may be a piece of a file that is mapped into memory whole.
+        self._bias = None if bias is None else bias.detach().clone()
         self._run = kernels._linear_pointwise
 
     def __call__(self, states: Tensor) -> Tensor:

@@ -123,6 +123,10 @@ def _vocab_size(name: str, model: Any) -> int:
 def _max_model_len(config: Any) -> int:
     text = config.get_text_config()
     lengths = [getattr(text, field, None) for field in _LENGTH_FIELDS]
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        # Beyond this length such a model turns *all* its positions by other factors, those of other rows included.
+        lengths.insert(0, rope.get("original_max_position_embeddings"))
     return next((int(length) for length in lengths if length), FALLBACK_MAX_MODEL_LEN)
 
 

@@ -70,8 +70,8 @@ class OutputBuilder:
 
     @cached_property
     def _finite(self) -> list[bool]:
-        best: list[bool] = torch.isfinite(self._distributions.steered.amax(-1)).tolist()
-        return best
+        finite: list[bool] = torch.isfinite(self._distributions.steered.amax(-1)).tolist()
+        return finite
 
     @cached_property
     def _changed(self) -> set[int]:
@@ -87,5 +87,5 @@ class OutputBuilder:
         if not self._measured:
             return {}
         theirs = self._distributions.select(self._measured)
-        found = divergence(theirs.steered, theirs.base, theirs.columns).tolist()
+        found = divergence(theirs.steered, theirs.base).tolist()
         return dict(zip(self._measured, found, strict=True))

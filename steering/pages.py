@@ -81,6 +81,15 @@ class PageAllocator:
             else:
                 self._free.append(page)
 
+    def forget(self, pages: Sequence[int]) -> list[int]:
+        """Make those of the pages that have one holder unfindable; returns them."""
+        alone = [page for page in pages if self._references[page] == 1]
+        for page in alone:
+            key = self._key_of_page.pop(page, None)
+            if key is not None:
+                del self._cached[key]
+        return alone
+
     def find_prefix(self, tokens: Sequence[int]) -> list[int]:
         """The longest run of cached full pages that `tokens` starts with, one reference taken on each.
 

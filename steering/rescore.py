@@ -115,8 +115,6 @@ def _candidate(number: int, row: SteeringRow, token: int) -> _Candidate | None:
     if position is None:
         return None
     new_text = (*tokens[known - 1 : common], *suffix)
-    if common == 0:
-        new_text = suffix
     old_text = tuple(tokens[known - 1 :])
     new = _Trial(row, position, new_text[:-1], new_text[1:]) if len(new_text) > 1 else None
     old = _Trial(row, position, old_text[:-1], old_text[1:]) if len(old_text) > 1 else None

@@ -88,8 +88,11 @@ class Runner:
         width = max(len(row.tokens) for row in rows)
         used = [allocator.pages_for(row.start + len(row.tokens)) for row in rows]
         longest = max(used)
+        # A row is padded with a page of its own: a masked position still takes part in a product, and another
+        # row's page may hold NaN.
         tables = [
-            [*row.pages[:count], *([0] * (longest - count))] for row, count in zip(rows, used, strict=True)
+            [*row.pages[:count], *([row.pages[0]] * (longest - count))]
+            for row, count in zip(rows, used, strict=True)
         ]
         counts = torch.tensor([[len(row.tokens)] for row in rows], device=device)
         steps = torch.arange(width, device=device)[None]

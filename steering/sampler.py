@@ -144,7 +144,8 @@ def _draw_sorted(
 
 def _tempered(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     temperatures = torch.tensor([row.params.temperature for row in rows], device=scores.device)
-    return scores / temperatures[:, None]
+    # From the largest down: a small temperature would blow up what the row's constant leaves of precision.
+    return (scores - scores.amax(-1, keepdim=True)) / temperatures[:, None]
 
 
 def _invert(weights: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
@@ -155,4 +156,5 @@ def _invert(weights: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     place = torch.searchsorted(cumulative, uniform * total, right=True)
     # Rounding can bring the number up to the total, behind which only tokens of no weight stand.
     last = torch.searchsorted(cumulative, total)
-    return torch.minimum(place, last).squeeze(1)
+    # A row that is no distribution (NaN) must not disturb the others: any token will do, its sequence ends.
+    return torch.minimum(place, last).squeeze(1).clamp_(max=weights.shape[1] - 1)

@@ -88,8 +88,8 @@ class Scheduler:
                 chunks.append(Chunk(sequence, sequence.computed, count))
                 budget.take(sequence, count)
         while self.waiting and budget.tokens > 0 and len(self.running) < self._max_num_seqs:
-            following = self._next_waiting()
-            if following is None or not budget.share(following) or not self._admit(following):
+            following = self._next_waiting(budget)
+            if following is None or not self._admit(following):
                 break
             count = budget.share(following)
             self._extend(following, count)
@@ -112,17 +112,20 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._release(sequence)
 
-    def _next_waiting(self) -> Sequence | None:
-        """The first in the queue whose prompt is not just being computed for another answer to the same request.
+    def _next_waiting(self, budget: _Budget) -> Sequence | None:
+        """The first in the queue for which there is budget and whose prompt is not just being computed.
 
-        Those others wait for the few steps that the prompt takes, and then share its pages.
+        Answers to one prompt wait for the few steps that it takes, and then share its pages. A prompt to be scored
+        waits for others that are, and lets what only generates pass.
         """
         computing = {
             id(s.request.prompt_ids)
             for s in self.running
             if not s.scores_prompt and s.computed < self._shareable(s)
         }
-        return next((s for s in self.waiting if id(s.request.prompt_ids) not in computing), None)
+        return next(
+            (s for s in self.waiting if budget.share(s) and id(s.request.prompt_ids) not in computing), None
+        )
 
     def _shareable(self, sequence: Sequence) -> int:
         """How many of a prompt's tokens stand on pages that others can share; its last token is always computed."""

@@ -35,9 +35,11 @@ def bridged_shift(
     ]
     if bridge == "rescore":
         return rescore(steerer, rows, logits, base, alphas)
-    return map_shift(
-        steerer.adapter.shifting.shift(logits), steerer.tensors, base, neutral=steerer.adapter.neutral
-    )
+    shift = steerer.adapter.shifting.shift(logits)
+    silent = [row.length == 0 for row, count in zip(rows, wanted, strict=True) for _ in range(count)]
+    if any(silent):
+        shift = shift.masked_fill(torch.tensor(silent, device=shift.device)[:, None], 0.0)
+    return map_shift(shift, steerer.tensors, base, neutral=steerer.adapter.neutral)
 
 
 def _logits(runner: Runner, number: int, rows: Sequence[SteeringRow], wanted: Sequence[int]) -> Tensor:
@@ -56,7 +58,8 @@ def _logits(runner: Runner, number: int, rows: Sequence[SteeringRow], wanted: Se
     found = runner.forward(inputs)
     for row in rows:
         cache = row.caches[number]
-        known = min(row.settled, row.length)
+        # The last one is computed again where the next base token adds none, and what is remembered is never written.
+        known = min(row.settled, row.length - 1)
         if known > cache.remembered:
             runner.cache.allocator.remember(row.history.tokens[:known], cache.pages, cache.remembered)
             cache.remembered = known
@@ -65,6 +68,11 @@ def _logits(runner: Runner, number: int, rows: Sequence[SteeringRow], wanted: Se
     logits = torch.zeros(place, runner.loaded.vocab_size, device=runner.loaded.device)
     logits[sorted(set(range(place)) - set(empty))] = found
     return logits
+
+
+def read_all(runner: Runner, number: int, row: SteeringRow) -> None:
+    """Compute one model's keys and values of a row's whole history."""
+    _logits(runner, number, [row], [1])
 
 
 def _row_input(runner: Runner, row: SteeringRow, cache: RowKV, count: int) -> RowInput:

@@ -68,9 +68,27 @@ class SteeringRow:
         self.pushed = length
         self._slide()
 
-    def takes_many(self, length: int) -> bool:
-        """True when several positions up to base length `length` can be scored in one pass."""
-        return self.steerer.shares_vocabulary and length <= self.steerer.context
+    def takes_many(self, tokens: Sequence[int], length: int) -> bool:
+        """True when the positions up to `length` of these base tokens can be scored together: nothing is cut yet."""
+        if self.steerer.shares_vocabulary:
+            return length <= self.steerer.context
+        ahead = self.history.copy()
+        for index in range(self.pushed, length):
+            ahead.push(tokens[index])
+        return len(ahead.tokens) <= self.steerer.context
+
+    def at_each(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[SteeringRow]:
+        """Rows that stand where this one does at each of these base lengths, ascending; it moves to the last.
+
+        They have no keys and values yet: see `steering.views`.
+        """
+        rows = []
+        for length in lengths:
+            self.advance(tokens, length)
+            row = SteeringRow(self.steerer, self.spec)
+            row.history, row.pushed = self.history.copy(), length
+            rows.append(row)
+        return rows
 
     @property
     def settled(self) -> int:
@@ -85,7 +103,7 @@ class SteeringRow:
         return head + self.history.tokens[max(start, kept) + self.dropped : stop + self.dropped]
 
     def position_of(self, index: int) -> int | None:
-        """The position at which history token `index` is seen, or None where it has been dropped."""
+        """The position at which history token `index` is seen; None for what a cut history dropped, or put first."""
         if not self.dropped:
             return index
         position = index - self.dropped
@@ -93,7 +111,7 @@ class SteeringRow:
 
     def reset(self) -> None:
         """Give the pages back and start over; the sequence's tokens will be pushed again."""
-        self._forget_pages()
+        self.release()
         self.history = self.steerer.new_history()
         self.pushed = self.dropped = 0
 
@@ -104,9 +122,15 @@ class SteeringRow:
         if dropped != self.dropped:
             self.dropped = dropped
             # Every position has another token now, and others may be reading the pages that it had.
-            self._forget_pages()
+            self.release()
 
-    def _forget_pages(self) -> None:
+    def spoil(self) -> None:
+        """What its models have computed is not finite: leave nothing of it to others."""
+        for runner, cache in zip(self.steerer.runners, self.caches, strict=True):
+            runner.cache.spoil(cache.pages)
+
+    def release(self) -> None:
+        """Give all pages back; keys and values are computed anew when they are needed."""
         for runner, cache in zip(self.steerer.runners, self.caches, strict=True):
             runner.cache.allocator.release(cache.pages)
         self.caches = [RowKV() for _ in self.steerer.runners]

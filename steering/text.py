@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
+from copy import copy
 
 from mapping_cache import CanonicalVocabulary
 
@@ -24,6 +25,13 @@ class TextStream:
         self._vocabulary = vocabulary
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._drop_space = vocabulary.dummy_prefix != "none"
+
+    def copy(self) -> TextStream:
+        """Another stream that stands where this one does."""
+        other = copy(self)
+        other._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        other._decoder.setstate(self._decoder.getstate())
+        return other
 
     def push(self, token_ids: Iterable[int]) -> str:
         """The text that these ids complete; may be empty."""

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 FinishReason = Literal["stop", "length", "abort", "error"]
 BridgeName = Literal["map", "rescore"]
 
+MAX_ALPHA = 100.0
+"""The strongest shift that can be asked for, either way."""
+
 
 class InvalidRequestError(ValueError):
     """A request that cannot be served as it stands; `param` names the field at fault."""

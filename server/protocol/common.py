@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from steering.types import MAX_ALPHA
+
 MAX_LOGPROBS = 20
 MAX_CHOICES = 128
 MAX_SEED = 2**63 - 1
@@ -38,7 +40,7 @@ class SteeringChoice(Wire):
 
     adapter: str = Field(min_length=1)
     """the name of a loaded adapter"""
-    alpha: float | None = Field(None, ge=-100, le=100)
+    alpha: float | None = Field(None, ge=-MAX_ALPHA, le=MAX_ALPHA)
     """the shift's strength; 0 is the base exactly. Default: the adapter's own"""
     top_k: int | None = Field(None, ge=1, le=2**31)
     """shift only the base's so many likeliest tokens. Default: the adapter's own"""

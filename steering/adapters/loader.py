@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from steering.adapters.proxy import ProxyShift
 from steering.loaded_model import LoadedModel
 from steering.models import load_model
 from steering.tokenizer_files import SharedTokenizers
-from steering.types import AdapterLoadError, ModelLoadError
+from steering.types import MAX_ALPHA, AdapterLoadError, ModelLoadError
 
 ADAPTER_FILE = "adapter.json"
 _PEFT_FILE = "adapter_config.json"
@@ -98,7 +97,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
 
 def _check_settings(file: str, settings: dict[str, Any]) -> None:
     alpha, top_k = settings["alpha"], settings["top_k"]
-    number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and math.isfinite(alpha)
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and abs(alpha) <= MAX_ALPHA
     checks = {
         "format": settings["format"] == 1,
         "alpha": number,

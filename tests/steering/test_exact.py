@@ -114,7 +114,7 @@ def test_every_reported_figure_equals_the_naive_computation(
 
 
 def test_adapters_add_up(workshop: Workshop, make_engine: MakeEngine) -> None:
-    """Three adapters in one request, one of them twice, each with an alpha of its own."""
+    """Two adapters in one request, one of them three times, each with an alpha of its own."""
     base = Tiny("phi", "sp")
     one = workshop.adapter("one", Tiny("gpt2", "bl", seed=2), bridge="rescore")
     two = workshop.adapter("two", Tiny("llama", "sp", seed=4), bridge="map", alpha=0.5)
@@ -124,11 +124,13 @@ def test_adapters_add_up(workshop: Workshop, make_engine: MakeEngine) -> None:
         SteeringSpec("one", alpha=0.6),
         SteeringSpec("two"),
         SteeringSpec("one", alpha=-0.4, bridge="map", top_k=50),
+        SteeringSpec("one", alpha=0.3),
     )
     twins = (
         NaiveAdapter(one[1].models, alpha=0.6, bridge="rescore"),
         NaiveAdapter(two[1].models, alpha=0.5, bridge="map"),
         NaiveAdapter(one[1].models, alpha=-0.4, bridge="map", top_k=50),
+        NaiveAdapter(one[1].models, alpha=0.3, bridge="rescore"),
     )
     tokens, logprobs = Oracle(workshop.naive(base), *twins).greedy(prompt, 8)
     got = run(engine, [request("r", prompt, *specs, count=8)])["r"]

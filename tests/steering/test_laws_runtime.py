@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from steering.adapters import Adapter
+from steering.adapters import Adapter, load_adapter
+from steering.engine import Engine, EngineConfig
+from steering.models import load_model
 from steering.types import InvalidRequestError, Request, SamplingParams, SteeringSpec
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import (
@@ -242,6 +244,7 @@ WRONG_SAMPLING: list[tuple[str, Any]] = [
     ("max_tokens", -1),
     ("min_tokens", -1),
     ("temperature", -0.1),
+    ("temperature", 1e-39),
     ("temperature", math.nan),
     ("temperature", math.inf),
     ("top_p", 0.0),
@@ -265,6 +268,7 @@ WRONG_STEERING: list[tuple[str, SteeringSpec]] = [
     ("steering", SteeringSpec("nobody")),
     ("steering.alpha", SteeringSpec("tab", alpha=math.nan)),
     ("steering.alpha", SteeringSpec("tab", alpha=math.inf)),
+    ("steering.alpha", SteeringSpec("tab", alpha=3e38)),
     ("steering.top_k", SteeringSpec("tab", top_k=0)),
     ("steering.bridge", SteeringSpec("tab", bridge="tunnel")),  # type: ignore[arg-type]
 ]
@@ -296,11 +300,37 @@ def test_law_09_what_cannot_be_served_is_refused_and_disturbs_nothing(
     assert results["r"].tokens == expected.tokens
 
 
-def test_law_09_one_row_with_broken_scores_ends_alone(workshop: Workshop, make_engine: MakeEngine) -> None:
-    """A shift beyond every float makes a row's scores meaningless; its neighbours go on."""
-    expected = run_alone(make_engine(BASE, *attached(workshop)), request("r", PROMPT, "tab", count=9))
+@pytest.mark.parametrize("prefix_caching", [True, False])
+@pytest.mark.parametrize(
+    "sampling", [{}, {"temperature": 1.0, "seed": 1}, {"temperature": 1.0, "top_p": 0.9}]
+)
+def test_law_09_one_row_with_broken_scores_ends_alone(
+    workshop: Workshop, prefix_caching: bool, sampling: dict[str, Any]
+) -> None:
+    """What a token that is not finite leaves in the pages reaches nobody: not in its batch, and not after it."""
+    base = load_model(workshop.folder(BASE), device="cpu", dtype="float32")
+    tab = load_adapter("tab", workshop.folder(Tiny("llama", "sp", seed=31)), device="cpu", dtype="float32")
+    poison = 400
+    for model in (base, tab.models[0]):
+        model.model.get_input_embeddings().weight.data[poison] = math.nan  # type: ignore[operator]
+    engine = Engine(base, EngineConfig(page_size=4, max_num_seqs=8, prefix_caching=prefix_caching))
+    engine.attach(tab)
+    healthy = [request(name, PROMPT[:size], "tab", count=9) for name, size in (("a", 3), ("b", 7), ("c", 11))]
+    expected = run(engine, healthy)
+    for _ in range(2):
+        broken = request("broken", (poison, 11, 12, 13, 14), "tab", count=4, **sampling)
+        found = run(engine, [broken, *healthy])
+        assert found["broken"].finish == "error"
+        for one in healthy:
+            assert found[one.request_id].finish == "length"
+            assert found[one.request_id].tokens == expected[one.request_id].tokens
+    engine.check_integrity()
+
+
+def test_the_strongest_shift_has_a_finite_divergence(workshop: Workshop, make_engine: MakeEngine) -> None:
     engine = make_engine(BASE, *attached(workshop))
-    broken = request("broken", PROMPT, SteeringSpec("tab", alpha=3e38, bridge="map"), count=9)
-    results = run(engine, [broken, request("r", PROMPT, "tab", count=9)])
-    assert results["broken"].finish in ("error", "length")
-    assert results["r"].tokens == expected.tokens
+    for alpha in (100.0, -100.0):
+        found = run_alone(
+            engine, request("r", PROMPT, SteeringSpec("tab", alpha=alpha, bridge="map"), count=3)
+        )
+        assert found.finish == "length" and 0 < found.kl < math.inf

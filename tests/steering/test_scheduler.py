@@ -104,3 +104,13 @@ def test_everything_ends_and_every_page_comes_back(
         policy.allocator.check_integrity()
     assert not policy.has_work
     assert policy.allocator.used == 0
+
+
+def test_scoring_a_long_prompt_holds_up_nobody_who_generates() -> None:
+    policy = Scheduler(PageAllocator(64, PAGE), 4, 16, max_scored=4)
+    for name in ("first", "second"):
+        params = SamplingParams(seed=0, max_tokens=0, prompt_logprobs=1)
+        policy.add(Sequence(Request(name, tuple(range(20)), params), (), []))
+    policy.add(sequence("chat", 6))
+    assert names(policy) == [("first", 0, 4), ("chat", 0, 6)]
+    assert sum(count for name, _, count in names(policy) if name != "chat") <= 4
