@@ -111,7 +111,10 @@ class StepModels:
                     job.append((row, theirs))
         for (steerer, bridge, _), members in jobs.items():
             self._steer(steerer, bridge, members, base, steered, report)
+        broken = bool(borrowed) and not torch.isfinite(steered.amax())
         for row in borrowed:
+            if broken:
+                row.spoil()
             row.release()
 
     def _steer(

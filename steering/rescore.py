@@ -162,6 +162,9 @@ def _try_out(runner: Runner, number: int, trials: Sequence[_Trial]) -> Tensor:
         cache.make_room()
         if sources:
             cache.copy_pages(sources, targets)
-        return runner.forward(inputs)
+        logits = runner.forward(inputs)
+        if not torch.isfinite(logits.amax()):
+            cache.spoil(scratch)
+        return logits
     finally:
         allocator.release(scratch)

@@ -300,26 +300,42 @@ def test_law_09_what_cannot_be_served_is_refused_and_disturbs_nothing(
     assert results["r"].tokens == expected.tokens
 
 
+BROKEN = "ßß"
+
+
 @pytest.mark.parametrize("prefix_caching", [True, False])
+@pytest.mark.parametrize("kind", ["sp", "bl"])
 @pytest.mark.parametrize(
-    "sampling", [{}, {"temperature": 1.0, "seed": 1}, {"temperature": 1.0, "top_p": 0.9}]
+    "sampling",
+    [
+        {},
+        {"temperature": 1.0, "seed": 1},
+        {"temperature": 1.0, "top_p": 0.9},
+        {"prompt_logprobs": 1},
+    ],
 )
 def test_law_09_one_row_with_broken_scores_ends_alone(
-    workshop: Workshop, prefix_caching: bool, sampling: dict[str, Any]
+    workshop: Workshop, prefix_caching: bool, kind: str, sampling: dict[str, Any]
 ) -> None:
     """What a token that is not finite leaves in the pages reaches nobody: not in its batch, and not after it."""
     base = load_model(workshop.folder(BASE), device="cpu", dtype="float32")
-    tab = load_adapter("tab", workshop.folder(Tiny("llama", "sp", seed=31)), device="cpu", dtype="float32")
-    poison = 400
+    tab = load_adapter("tab", workshop.folder(Tiny("llama", kind, seed=31)), device="cpu", dtype="float32")
     for model in (base, tab.models[0]):
-        model.model.get_input_embeddings().weight.data[poison] = math.nan  # type: ignore[operator]
+        ids = model.tokenizer.encode(BROKEN, add_special_tokens=False)
+        weight = model.model.get_input_embeddings().weight  # type: ignore[operator]
+        weight.data[ids[-1]] = math.nan
     engine = Engine(base, EngineConfig(page_size=4, max_num_seqs=8, prefix_caching=prefix_caching))
     engine.attach(tab)
-    healthy = [request(name, PROMPT[:size], "tab", count=9) for name, size in (("a", 3), ("b", 7), ("c", 11))]
+    # Not rescored: a candidate's text may have the broken token in it, whose ever it is.
+    steering = SteeringSpec("tab", bridge="map")
+    healthy = [
+        request(name, PROMPT[:size], steering, count=9) for name, size in (("a", 3), ("b", 7), ("c", 11))
+    ]
     expected = run(engine, healthy)
+    assert all(result.finish == "length" for result in expected.values())
+    poison = (*PROMPT[:5], *base.tokenizer.encode(BROKEN, add_special_tokens=False), *PROMPT[:3])
     for _ in range(2):
-        broken = request("broken", (poison, 11, 12, 13, 14), "tab", count=4, **sampling)
-        found = run(engine, [broken, *healthy])
+        found = run(engine, [request("broken", poison, steering, count=4, **sampling), *healthy])
         assert found["broken"].finish == "error"
         for one in healthy:
             assert found[one.request_id].finish == "length"
