@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.checkout import commit
 from benchmarks.stand_ins import make_stand_ins
 from mapping_cache import (
     CanonicalVocabulary,
@@ -243,7 +244,7 @@ def report(figures: Sequence[Figures], repeats: int, sample: int, made: bool) ->
     packages = ("numpy", "rapidfuzz", "tokenizers", "transformers")
     return {
         "benchmark": "maps",
-        "commit": _commit(),
+        "commit": commit(),
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "seed": SEED,
@@ -260,14 +261,6 @@ def report(figures: Sequence[Figures], repeats: int, sample: int, made: bool) ->
             for case, got in zip(CASES, figures, strict=True)
         ],
     }
-
-
-def _commit() -> str | None:
-    """The commit that was measured, marked where the tree differs from it; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    here = Path(__file__).resolve().parent
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

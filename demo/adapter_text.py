@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
@@ -45,14 +43,6 @@ def pirate_text(
     while True:
         examples = [_example(each, "learn") for each in _restyled(rng, chunk, phrases.as_pirate)]
         yield encode_examples(tokenizer, examples, max_length=256)
-
-
-def write_examples(path: Path, examples: list[Example]) -> None:
-    """The examples as JSON lines, for use with `trimtab train delta`."""
-    with path.open("w", encoding="utf-8") as file:
-        for each in examples:
-            messages = [{"role": role, "content": content} for role, content in each.messages]
-            file.write(json.dumps({"messages": messages, "objective": each.objective}) + "\n")
 
 
 def _restyled(rng: random.Random, count: int, style: Callable[[str], str]) -> Iterator[list[Message]]:
