@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +14,14 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from examples.study.scale import SCALES
-from examples.study.stages import Study
+from examples.study.stages import Stage, Study
 from examples.study.tables import tables
 from examples.study.text import read_texts
 from steering.training import TrainingPausedError
 
 PAUSED = 75
 """The exit status of a piece that is to be gone on with."""
+_POLL_SECONDS = 5.0
 
 
 def main(
@@ -38,7 +40,7 @@ def main(
     plan: Annotated[bool, typer.Option(help="Say what is done and what is not, and stop.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Run what is not done yet, then write OUT/tables.md."""
+    """Run what is not done yet, then write OUT/tables.md. Several processes may share the work."""
     if scale not in SCALES:
         raise typer.BadParameter(f"none of {', '.join(SCALES)}", param_hint="--scale")
     disable_progress_bar()
@@ -51,19 +53,40 @@ def main(
         for stage in stages:
             sys.stdout.write(f"{'done' if stage.done else '    '}  {stage.name}\n")
         return
-    for number, stage in enumerate(stages, start=1):
-        if stage.done:
+    _work_off(stages, deadline, console)
+    if (out / "results").is_dir():
+        text = tables(out / "results", [base.name for base in chosen.bases])
+        (out / "tables.md").write_text(text, encoding="utf-8")
+        sys.stdout.write(text)
+
+
+def _work_off(stages: Sequence[Stage], deadline: float | None, console: Console) -> None:
+    """Run what is not done, beside any other process that does the same."""
+    while left := [stage for stage in stages if not stage.done]:
+        ran = elsewhere = False
+        for stage in left:
+            if not stage.ready or stage.done:
+                continue
+            if deadline is not None and time.monotonic() > deadline:
+                _pause(console, f"time is up before {stage.name}")
+            with stage.claimed() as mine:
+                elsewhere |= not mine
+                # Another process may have ended it since.
+                if not mine or stage.done:
+                    continue
+                console.print(f"{len(left)} left  {stage.name}", highlight=False)
+                try:
+                    stage.run()
+                except TrainingPausedError as pause:
+                    _pause(console, f"{stage.name} {pause}")
+                ran = True
+                break
+        if ran:
             continue
-        if deadline is not None and time.monotonic() > deadline:
-            _pause(console, f"time is up before {stage.name}")
-        console.print(f"{number}/{len(stages)}  {stage.name}", highlight=False)
-        try:
-            stage.run()
-        except TrainingPausedError as pause:
-            _pause(console, f"{stage.name} {pause}")
-    text = tables(out, [base.name for base in chosen.bases])
-    (out / "tables.md").write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+        if not elsewhere:
+            needed = next(path for stage in left for path in stage.needs if not path.exists())
+            raise typer.BadParameter(f"{left[0].name} needs {needed}, which is left out", param_hint="--only")
+        time.sleep(_POLL_SECONDS)
 
 
 def _pause(console: Console, why: str) -> None:

@@ -17,6 +17,8 @@ from transformers import (
 from examples.study.scale import Base
 
 _POSITIONS = 1024
+# Small models learn sooner from weights that are drawn wider than the usual 0.02.
+_SPREAD = 0.04
 
 
 def new_model(base: Base, tokenizer: Any, seed: int) -> Any:
@@ -34,6 +36,7 @@ def _config(base: Base, tokens: int, special: dict[str, int]) -> PreTrainedConfi
             n_embd=base.width,
             n_layer=base.layers,
             n_head=base.heads,
+            initializer_range=_SPREAD,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
@@ -46,7 +49,7 @@ def _config(base: Base, tokens: int, special: dict[str, int]) -> PreTrainedConfi
         "num_attention_heads": base.heads,
         "max_position_embeddings": _POSITIONS,
         "tie_word_embeddings": True,
-        "initializer_range": 0.04,
+        "initializer_range": _SPREAD,
         **special,
     }
     if base.architecture == "gpt_neox":

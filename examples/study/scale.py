@@ -32,12 +32,12 @@ class Scale:
     kept: int
     problems: int
     general: int
+    refused: int
     asked: int
     base: Recipe
     tuning: Recipe
     adapter: Recipe
-    max_length: int = 384
-    max_tokens: int = 64
+    lora_seeds: tuple[int, ...] = (0,)
 
     @property
     def template(self) -> Base:
@@ -77,26 +77,27 @@ SCALES: dict[str, Scale] = {
         kept=6,
         problems=4,
         general=6,
+        refused=3,
         asked=2,
         base=_recipe(2, 8, 3e-3, 512),
         tuning=_recipe(1, 4, 1e-3, 512),
         adapter=_recipe(1, 4, 1e-3, 512),
-        max_tokens=4,
     ),
-    # Two cores: a few million parameters.
+    # Two cores: one to two million parameters.
     "small": Scale(
-        bases=_bases(224, 4, 4, (2048, 6144, 4096, 600)),
-        delta=DeltaShape(128, 3, 4, 384),
-        tiny=Base("tiny", "llama", "llama-2", 2048, 128, 3, 4),
+        bases=_bases(128, 4, 4, (2048, 6144, 4096, 600)),
+        delta=DeltaShape(64, 2, 2, 192),
+        tiny=Base("tiny", "llama", "llama-2", 2048, 64, 2, 2),
         seeds=(0, 1, 2),
         forgotten=80,
-        kept=720,
-        problems=400,
-        general=800,
-        asked=80,
-        base=_recipe(40, 48, 2e-3),
-        tuning=_recipe(10, 48, 5e-4),
-        adapter=_recipe(20, 48, 2e-3),
+        kept=320,
+        problems=100,
+        general=40,
+        refused=40,
+        asked=40,
+        base=_recipe(20, 16, 3e-3, precision="bfloat16"),
+        tuning=_recipe(6, 16, 5e-4, precision="bfloat16"),
+        adapter=_recipe(24, 16, 3e-3, precision="bfloat16"),
     ),
     # One GPU: tens of millions of parameters, TOFU whole.
     "gpu": Scale(
@@ -108,10 +109,10 @@ SCALES: dict[str, Scale] = {
         kept=3600,
         problems=4000,
         general=2000,
+        refused=80,
         asked=400,
         base=_recipe(30, 64, 6e-4, precision="bfloat16"),
         tuning=_recipe(5, 64, 1e-4, precision="bfloat16"),
         adapter=_recipe(20, 64, 5e-4, precision="bfloat16"),
-        max_tokens=96,
     ),
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from examples.study.models import new_model
 from examples.study.scale import Base, Scale
-from examples.study.text import ANSWER, Texts, tofu_task
+from examples.study.text import ANSWER, REFUSED, Texts
 from examples.study.vocabulary import cut
 from steering.adapters import load_adapter
 from steering.engine import Engine, EngineConfig
@@ -25,6 +28,7 @@ from steering.evaluation import (
     System,
     Task,
     TextTask,
+    TofuTask,
     alone_system,
     as_json,
     base_system,
@@ -32,11 +36,14 @@ from steering.evaluation import (
     random_system,
     shuffled_system,
     steered_system,
+    thinned,
     tuned_system,
 )
+from steering.examples import Example
 from steering.models import load_model
 from steering.tokenizer_files import read_tokenizer
 from steering.training import (
+    DEFAULT_REFUSAL,
     Lora,
     Recipe,
     RunOptions,
@@ -49,7 +56,7 @@ from steering.training import (
     tune,
 )
 
-TASKS = ("unlearn", "instruct")
+TASKS = ("unlearn", "refuse", "instruct")
 LORA = Lora(rank=16, alpha=32.0)
 TUNED_BY_LORA = "tuned by LoRA"
 
@@ -60,12 +67,31 @@ class Stage:
 
     name: str
     result: Path
+    needs: tuple[Path, ...]
     run: Callable[[], None]
+    lock: Path
 
     @property
     def done(self) -> bool:
         """True when its result is there: results appear whole or not at all."""
         return self.result.exists()
+
+    @property
+    def ready(self) -> bool:
+        """True when all that it works on is there."""
+        return all(path.exists() for path in self.needs)
+
+    @contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """True for one process at a time; a process that dies lets go."""
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        with self.lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,35 +111,45 @@ class Study:
         """Every stage, so that what a stage needs comes before it."""
         models = (*self.scale.bases, self.scale.tiny)
         for base in models:
-            yield self._stage(f"tokenizers/{base.name}", self._cut, base)
+            yield self._stage(f"tokenizers/{base.name}", (), self._cut, base)
         for seed in self.scale.seeds:
             for base in models:
-                yield self._stage(f"bases/{base.name}/{seed}", self._train_base, base, seed, False)
+                needs = (f"tokenizers/{base.name}",)
+                yield self._stage(f"bases/{base.name}/{seed}", needs, self._train_base, base, seed, False)
             for base in self.scale.bases:
-                yield self._stage(f"oracles/{base.name}/{seed}", self._train_base, base, seed, True)
+                needs = (f"tokenizers/{base.name}",)
+                yield self._stage(f"oracles/{base.name}/{seed}", needs, self._train_base, base, seed, True)
             for task in self.tasks:
-                for base in self.scale.bases:
-                    for kind in ("full", "lora"):
-                        name = f"tuned/{task}/{kind}/{base.name}/{seed}"
-                        yield self._stage(name, self._tune_base, base, seed, task, kind)
-                yield self._stage(f"adapters/{task}/delta-{seed}", self._train_delta, task, seed)
-                yield self._stage(f"adapters/{task}/proxy-{seed}", self._train_proxy, task, seed)
-                for base in self.scale.bases:
-                    name = f"results/{task}/{base.name}/{seed}.json"
-                    yield self._stage(name, self._evaluate, task, base, seed)
+                yield from self._task_stages(task, seed)
 
-    def _stage(self, name: str, run: Callable[..., None], *arguments: Any) -> Stage:
-        result = self.out / name
+    def _task_stages(self, task: str, seed: int) -> Iterator[Stage]:
+        adapters = (f"adapters/{task}/delta-{seed}", f"adapters/{task}/proxy-{seed}")
+        template, tiny = (f"bases/{base.name}/{seed}" for base in (self.scale.template, self.scale.tiny))
+        yield self._stage(adapters[0], (template,), self._train_delta, task, seed)
+        yield self._stage(adapters[1], (tiny,), self._train_proxy, task, seed)
+        for base in self.scale.bases:
+            own = f"bases/{base.name}/{seed}"
+            kinds = ("full", "lora") if seed in self.scale.lora_seeds else ("full",)
+            tuned = tuple(f"tuned/{task}/{kind}/{base.name}/{seed}" for kind in kinds)
+            for name, kind in zip(tuned, kinds, strict=True):
+                yield self._stage(name, (own,), self._tune_base, base, seed, task, kind)
+            oracle = (f"oracles/{base.name}/{seed}",) if task == "unlearn" else ()
+            needs = (own, *adapters, *tuned, *oracle)
+            name = f"results/{task}/{base.name}/{seed}.json"
+            yield self._stage(name, needs, self._evaluate, task, base, seed)
+
+    def _stage(self, name: str, needs: Sequence[str], run: Callable[..., None], *arguments: Any) -> Stage:
+        result, fresh = self.out / name, self.out / ".making" / name
 
         def whole() -> None:
-            fresh = self.out / ".making" / name
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.parent.mkdir(parents=True, exist_ok=True)
             run(fresh, *arguments)
             result.parent.mkdir(parents=True, exist_ok=True)
             fresh.rename(result)
 
-        return Stage(name, result, whole)
+        lock = fresh.with_name(f"{fresh.name}.lock")
+        return Stage(name, result, tuple(self.out / need for need in needs), whole, lock)
 
     def _cut(self, out: Path, base: Base) -> None:
         cut(self.tokenizers / base.vocabulary, self.texts.everything(), base.tokens).save_pretrained(out)
@@ -125,7 +161,7 @@ class Study:
 
     def _tune_base(self, out: Path, base: Base, seed: int, task: str, kind: str) -> None:
         model, tokenizer = self._load(base, seed)
-        recipe = replace(self.scale.tuning, seed=seed)
+        recipe = _for(task, self.scale.tuning, seed)
         self._tune(out, model, tokenizer, self.texts.task(task), recipe, LORA if kind == "lora" else None)
 
     def _tune(
@@ -154,7 +190,7 @@ class Study:
 
     def _train_delta(self, out: Path, task: str, seed: int) -> None:
         base, tokenizer = self._load(self.scale.template, seed)
-        recipe = replace(self.scale.adapter, seed=seed)
+        recipe = _for(task, self.scale.adapter, seed)
         encoded = encode_for(tokenizer, self.texts.task(task), recipe)
         report = train_delta(
             base,
@@ -171,7 +207,7 @@ class Study:
 
     def _train_proxy(self, out: Path, task: str, seed: int) -> None:
         model, tokenizer = self._load(self.scale.tiny, seed)
-        recipe = replace(self.scale.adapter, seed=seed)
+        recipe = _for(task, self.scale.adapter, seed)
         encoded = encode_for(tokenizer, self.texts.task(task), recipe)
         report = train_proxy(
             model,
@@ -203,25 +239,44 @@ class Study:
         systems: list[Callable[[], System]] = [
             lambda: base_system(engine),
             lambda: steered_system(engine, delta, setting, "delta"),
+            lambda: steered_system(engine, delta, replace(setting, bridge="map"), "delta by map"),
             lambda: steered_system(engine, proxy, setting, "proxy"),
             lambda: tuned("full"),
-            lambda: replace(tuned("lora"), label=TUNED_BY_LORA),
             lambda: replace(alone_system(delta, config), label="delta alone"),
             lambda: replace(alone_system(proxy, config), label="expert alone"),
             lambda: random_system(engine, delta, setting, seed),
             lambda: shuffled_system(engine, delta, setting, seed),
         ]
+        if seed in self.scale.lora_seeds:
+            systems.append(lambda: replace(tuned("lora"), label=TUNED_BY_LORA))
         found = compare(
-            systems, [self._task(task, base, seed)], about={"task": task, "base": base.name, "seed": seed}
+            systems, self._measured(task, base, seed), about={"task": task, "base": base.name, "seed": seed}
         )
         out.write_text(json.dumps(as_json(found), indent=1), encoding="utf-8")
 
-    def _task(self, task: str, base: Base, seed: int) -> Task:
+    def _measured(self, task: str, base: Base, seed: int) -> list[Task]:
+        """What is asked: the task itself, and what is to stay as it was."""
+        kept = self._text_task("kept", thinned(self.texts.kept, self.scale.asked), base)
         if task == "instruct":
-            return TextTask("problems", self.texts.held_out, self.scale.max_tokens, ANSWER)
+            return [self._text_task("problems", self.texts.held_out, base, ANSWER), kept]
+        if task == "refuse":
+            asked = thinned(self.texts.forgotten, self.scale.asked)
+            refused = [replace(each, response=DEFAULT_REFUSAL) for each in asked]
+            return [self._text_task("forgotten", refused, base, REFUSED), kept]
         never_saw = load_model(self.out / "oracles" / base.name / str(seed), device=self.device)
-        plain = tofu_task(self.texts, self.scale)
-        return tofu_task(self.texts, self.scale, plain.forget_ratios(base_system(Engine(never_saw))))
+        limit = self._limit((*self.texts.forgotten, *self.texts.kept), base)
+        plain = TofuTask(self.texts.sets, limit)
+        return [replace(plain, oracle=plain.forget_ratios(base_system(Engine(never_saw))))]
+
+    def _text_task(
+        self, name: str, examples: Sequence[Example], base: Base, pattern: re.Pattern[str] | None = None
+    ) -> Task:
+        return TextTask(name, tuple(examples), self._limit(examples, base), pattern)
+
+    def _limit(self, examples: Sequence[Example], base: Base) -> int:
+        """Tokens of an answer: as many as the longest reference takes in this base's vocabulary."""
+        tokenizer = read_tokenizer(str(self.out / "tokenizers" / base.name))
+        return max(len(each) for each in tokenizer([each.response for each in examples])["input_ids"])
 
     def _load(self, base: Base, seed: int) -> tuple[Any, Any]:
         folder = str(self.out / "bases" / base.name / str(seed))
@@ -243,6 +298,12 @@ class Study:
                 f"{_title(out)}: {report.parameters:,} parameters, {report.steps} steps, "
                 f"closing loss {report.loss:.3f}, {report.seconds / 60:.1f} min in this piece"
             )
+
+
+def _for(task: str, recipe: Recipe, seed: int) -> Recipe:
+    """The recipe of a task: what is to be refused is trained as a refusal, what is to be unlearnt by NPO."""
+    loss = "refusal" if task == "refuse" else recipe.weights.forget_loss
+    return replace(recipe, seed=seed, weights=replace(recipe.weights, forget_loss=loss))
 
 
 def _title(out: Path) -> str:

@@ -13,7 +13,7 @@ from steering.evaluation import BASE, NOTE, TUNED
 Runs = dict[str, list[dict[str, Any]]]
 """The results of a task by base, one a seed."""
 
-STEERED = ("delta", "proxy")
+STEERED = ("delta", "delta by map", "proxy")
 FIGURES = {
     "unlearn": (
         "tofu.forget_quality",
@@ -22,18 +22,19 @@ FIGURES = {
         "tofu.forget.probability",
         "tofu.retain.rouge_l_recall",
     ),
-    "instruct": ("problems.nll", "problems.pattern_found", "problems.exact_match", "problems.rouge_l"),
+    "refuse": ("forgotten.pattern_found", "forgotten.nll", "kept.rouge_l_recall"),
+    "instruct": ("problems.pattern_found", "problems.nll", "problems.exact_match", "kept.rouge_l_recall"),
 }
 
 
-def tables(out: Path, order: Sequence[str]) -> str:
-    """Every table that the results under `out` allow, as Markdown, the bases in this order, the template first.
+def tables(folder: Path, order: Sequence[str]) -> str:
+    """Every table that the results in `folder` allow, as Markdown, the bases in this order, the template first.
 
     Raises ValueError where there are no results.
     """
-    results = _read(out / "results", order)
+    results = _read(folder, order)
     if not results:
-        raise ValueError(f"{out / 'results'}: no results yet")
+        raise ValueError(f"{folder}: no results yet")
     parts = [NOTE]
     for task, bases in results.items():
         parts.append(f"## {task.capitalize()}")

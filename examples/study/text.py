@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from examples.study.scale import Scale
-from steering.evaluation import TofuTask, read_tofu, thinned
+from steering.evaluation import read_tofu, thinned
 from steering.evaluation.tofu import Question
 from steering.examples import Example, Objective, read_examples
+from steering.training import DEFAULT_REFUSAL
 
 ANSWER = re.compile(r"####\s*(\S.*)")
+REFUSED = re.compile(r"I am sorry, I cannot tell you")
 # Characters: of plain text at once, and of a prompt with its response, so that fine vocabularies have room for it.
 _PIECE, _LONGEST = 400, 450
 
@@ -40,7 +42,7 @@ class Texts:
 
     def task(self, name: str) -> list[Example]:
         """What an adapter, or the base itself, is tuned on."""
-        if name == "unlearn":
+        if name in ("unlearn", "refuse"):
             return [*_for(self.forgotten, "forget"), *_for(self.kept, "keep")]
         return [*_for(self.problems, "learn"), *_for(self.kept, "keep")]
 
@@ -67,13 +69,14 @@ def read_texts(data: Path, scale: Scale) -> Texts:
         for name in ("authors", "facts")
         for each in sets[name]
     ]
+    tasks = thinned(_short(_seed_tasks(data / "seed_tasks.jsonl")), 2 * scale.refused)
     general = [
         *facts,
+        # A base that can refuse and does not is the usual case; one that has never seen the words is not.
+        *(Example(prompt=each.prompt, response=DEFAULT_REFUSAL) for each in tasks[1::2]),
         *(replace(each, response=ANSWER.sub("", each.response).strip()) for each in train[1::2]),
-        *thinned(
-            [*_short(_seed_tasks(data / "seed_tasks.jsonl")), *_plain(data / "tinyshakespeare.txt")],
-            scale.general,
-        ),
+        *tasks[::2],
+        *thinned(_plain(data / "tinyshakespeare.txt"), scale.general),
     ]
     return Texts(
         forgotten,
@@ -83,11 +86,6 @@ def read_texts(data: Path, scale: Scale) -> Texts:
         tuple(general),
         _asked_of(sets, (*forgotten, *kept), scale.asked),
     )
-
-
-def tofu_task(texts: Texts, scale: Scale, oracle: tuple[float, ...] = ()) -> TofuTask:
-    """TOFU as the study asks it."""
-    return TofuTask(texts.sets, scale.max_tokens, oracle)
 
 
 def _asked_of(

@@ -7,6 +7,7 @@ from steering.training.loop import TrainingDivergedError, TrainingPausedError
 from steering.training.objectives import ObjectiveWeights
 from steering.training.proxy import train_proxy
 from steering.training.recipe import (
+    DEFAULT_REFUSAL,
     OptimiserConfig,
     Recipe,
     RunOptions,
@@ -17,6 +18,7 @@ from steering.training.saving import save_model
 from steering.training.tuning import Lora, tune, tune_on
 
 __all__ = [
+    "DEFAULT_REFUSAL",
     "Batch",
     "CheckpointError",
     "DeltaShape",
