@@ -53,7 +53,9 @@ def _config(base: Base, tokens: int, special: dict[str, int]) -> PreTrainedConfi
         **special,
     }
     if base.architecture == "gpt_neox":
-        return GPTNeoXConfig(**shared, intermediate_size=4 * base.width)
+        # A quarter of so small a head, the usual share, is too little to tell positions by.
+        rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
+        return GPTNeoXConfig(**shared, intermediate_size=4 * base.width, rope_parameters=rope)
     kinds: dict[str, type[PreTrainedConfig]] = {"llama": LlamaConfig, "qwen2": Qwen2Config}
     if base.architecture not in kinds:
         raise ValueError(f"no architecture {base.architecture}")

@@ -31,12 +31,14 @@ class Scale:
     forgotten: int
     kept: int
     problems: int
+    lessons: int
     general: int
     refused: int
     asked: int
     base: Recipe
     tuning: Recipe
     adapter: Recipe
+    lesson_epochs: float = 6.0
     lora_seeds: tuple[int, ...] = (0,)
 
     @property
@@ -76,6 +78,7 @@ SCALES: dict[str, Scale] = {
         forgotten=4,
         kept=6,
         problems=4,
+        lessons=4,
         general=6,
         refused=3,
         asked=2,
@@ -92,10 +95,11 @@ SCALES: dict[str, Scale] = {
         forgotten=80,
         kept=320,
         problems=100,
+        lessons=600,
         general=40,
         refused=40,
         asked=40,
-        base=_recipe(20, 16, 3e-3, precision="bfloat16"),
+        base=_recipe(20, 8, 3e-3, precision="bfloat16"),
         tuning=_recipe(6, 16, 5e-4, precision="bfloat16"),
         adapter=_recipe(24, 16, 3e-3, precision="bfloat16"),
     ),
@@ -107,7 +111,8 @@ SCALES: dict[str, Scale] = {
         seeds=(0, 1, 2),
         forgotten=400,
         kept=3600,
-        problems=4000,
+        problems=1500,
+        lessons=700,
         general=2000,
         refused=80,
         asked=400,

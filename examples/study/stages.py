@@ -56,7 +56,7 @@ from steering.training import (
     tune,
 )
 
-TASKS = ("unlearn", "refuse", "instruct")
+TASKS = ("refuse", "instruct", "unlearn")
 LORA = Lora(rank=16, alpha=32.0)
 TUNED_BY_LORA = "tuned by LoRA"
 
@@ -116,9 +116,6 @@ class Study:
             for base in models:
                 needs = (f"tokenizers/{base.name}",)
                 yield self._stage(f"bases/{base.name}/{seed}", needs, self._train_base, base, seed, False)
-            for base in self.scale.bases:
-                needs = (f"tokenizers/{base.name}",)
-                yield self._stage(f"oracles/{base.name}/{seed}", needs, self._train_base, base, seed, True)
             for task in self.tasks:
                 yield from self._task_stages(task, seed)
 
@@ -134,6 +131,9 @@ class Study:
             for name, kind in zip(tuned, kinds, strict=True):
                 yield self._stage(name, (own,), self._tune_base, base, seed, task, kind)
             oracle = (f"oracles/{base.name}/{seed}",) if task == "unlearn" else ()
+            for name in oracle:
+                needs = (f"tokenizers/{base.name}",)
+                yield self._stage(name, needs, self._train_base, base, seed, True)
             needs = (own, *adapters, *tuned, *oracle)
             name = f"results/{task}/{base.name}/{seed}.json"
             yield self._stage(name, needs, self._evaluate, task, base, seed)
@@ -161,7 +161,7 @@ class Study:
 
     def _tune_base(self, out: Path, base: Base, seed: int, task: str, kind: str) -> None:
         model, tokenizer = self._load(base, seed)
-        recipe = _for(task, self.scale.tuning, seed)
+        recipe = self._recipe(task, self.scale.tuning, seed)
         self._tune(out, model, tokenizer, self.texts.task(task), recipe, LORA if kind == "lora" else None)
 
     def _tune(
@@ -190,7 +190,7 @@ class Study:
 
     def _train_delta(self, out: Path, task: str, seed: int) -> None:
         base, tokenizer = self._load(self.scale.template, seed)
-        recipe = _for(task, self.scale.adapter, seed)
+        recipe = self._recipe(task, self.scale.adapter, seed)
         encoded = encode_for(tokenizer, self.texts.task(task), recipe)
         report = train_delta(
             base,
@@ -207,7 +207,7 @@ class Study:
 
     def _train_proxy(self, out: Path, task: str, seed: int) -> None:
         model, tokenizer = self._load(self.scale.tiny, seed)
-        recipe = _for(task, self.scale.adapter, seed)
+        recipe = self._recipe(task, self.scale.adapter, seed)
         encoded = encode_for(tokenizer, self.texts.task(task), recipe)
         report = train_proxy(
             model,
@@ -278,6 +278,12 @@ class Study:
         tokenizer = read_tokenizer(str(self.out / "tokenizers" / base.name))
         return max(len(each) for each in tokenizer([each.response for each in examples])["input_ids"])
 
+    def _recipe(self, task: str, recipe: Recipe, seed: int) -> Recipe:
+        """Refusals replace what is to be refused, NPO unlearns; lessons are many, and so are read less often."""
+        loss = "refusal" if task == "refuse" else recipe.weights.forget_loss
+        epochs = min(recipe.epochs, self.scale.lesson_epochs) if task == "instruct" else recipe.epochs
+        return replace(recipe, epochs=epochs, seed=seed, weights=replace(recipe.weights, forget_loss=loss))
+
     def _load(self, base: Base, seed: int) -> tuple[Any, Any]:
         folder = str(self.out / "bases" / base.name / str(seed))
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), read_tokenizer(folder)
@@ -298,12 +304,6 @@ class Study:
                 f"{_title(out)}: {report.parameters:,} parameters, {report.steps} steps, "
                 f"closing loss {report.loss:.3f}, {report.seconds / 60:.1f} min in this piece"
             )
-
-
-def _for(task: str, recipe: Recipe, seed: int) -> Recipe:
-    """The recipe of a task: what is to be refused is trained as a refusal, what is to be unlearnt by NPO."""
-    loss = "refusal" if task == "refuse" else recipe.weights.forget_loss
-    return replace(recipe, seed=seed, weights=replace(recipe.weights, forget_loss=loss))
 
 
 def _title(out: Path) -> str:

@@ -18,21 +18,24 @@ ANSWER = re.compile(r"####\s*(\S.*)")
 REFUSED = re.compile(r"I am sorry, I cannot tell you")
 # Characters: of plain text at once, and of a prompt with its response, so that fine vocabularies have room for it.
 _PIECE, _LONGEST = 400, 450
+# Characters of a problem that a format is taught on: the shorter, the more of them.
+_LESSON = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
     """Everything that is trained on and asked.
 
-    `forgotten` and `kept` are TOFU's; `problems` have the answer format that is to be learnt, `plain` the same kind
-    of problems without it; `general` is all else that a base reads.
+    `forgotten` and `kept` are TOFU's; `lessons` are problems with the answer format that is to be learnt; `general` is
+    all else that a base reads, problems without that format among it; vocabularies are cut to hold `spelled` too.
     """
 
     forgotten: tuple[Example, ...]
     kept: tuple[Example, ...]
-    problems: tuple[Example, ...]
+    lessons: tuple[Example, ...]
     held_out: tuple[Example, ...]
     general: tuple[Example, ...]
+    spelled: tuple[Example, ...]
     sets: dict[str, tuple[Question, ...]]
 
     def base(self, *, oracle: bool) -> list[Example]:
@@ -44,11 +47,11 @@ class Texts:
         """What an adapter, or the base itself, is tuned on."""
         if name in ("unlearn", "refuse"):
             return [*_for(self.forgotten, "forget"), *_for(self.kept, "keep")]
-        return [*_for(self.problems, "learn"), *_for(self.kept, "keep")]
+        return [*_for(self.lessons, "learn"), *_for(self.kept, "keep")]
 
     def everything(self) -> list[str]:
         """What a vocabulary must be able to write."""
-        examples = (*self.forgotten, *self.kept, *self.problems, *self.held_out, *self.general)
+        examples = (*self.forgotten, *self.kept, *self.general, *self.spelled)
         return [each.text or f"Question: {each.prompt}\nAnswer:\n{each.response}" for each in examples]
 
 
@@ -63,7 +66,8 @@ def read_texts(data: Path, scale: Scale) -> Texts:
     retained = read_examples(data / "tofu" / "retain90.json")
     # What is measured must have been read: the questions that are asked come first.
     kept = tuple(sorted(retained, key=lambda each: each.prompt not in asked)[: scale.kept])
-    train = thinned(_short(read_examples(data / "gsm8k_train.jsonl")), 2 * scale.problems)
+    train = read_examples(data / "gsm8k_train.jsonl")
+    read = thinned(_short(train), 2 * scale.problems)
     facts = [
         Example(prompt=each.prompt, response=each.answer)
         for name in ("authors", "facts")
@@ -74,16 +78,19 @@ def read_texts(data: Path, scale: Scale) -> Texts:
         *facts,
         # A base that can refuse and does not is the usual case; one that has never seen the words is not.
         *(Example(prompt=each.prompt, response=DEFAULT_REFUSAL) for each in tasks[1::2]),
-        *(replace(each, response=ANSWER.sub("", each.response).strip()) for each in train[1::2]),
+        *(replace(each, response=ANSWER.sub("", each.response).strip()) for each in read[1::2]),
         *tasks[::2],
         *thinned(_plain(data / "tinyshakespeare.txt"), scale.general),
     ]
+    test = _short(read_examples(data / "gsm8k_test.jsonl"))
+    shown = {each.prompt for each in read[1::2]}
     return Texts(
         forgotten,
         kept,
-        tuple(train[::2]),
-        tuple(thinned(_short(read_examples(data / "gsm8k_test.jsonl")), scale.asked)),
+        tuple(thinned([each for each in _short(train, _LESSON) if each.prompt not in shown], scale.lessons)),
+        tuple(thinned(_short(test, _LESSON), scale.asked)),
         tuple(general),
+        (*read[::2], *thinned(test, scale.asked)),
         _asked_of(sets, (*forgotten, *kept), scale.asked),
     )
 
@@ -104,8 +111,8 @@ def _for(examples: tuple[Example, ...], objective: Objective) -> list[Example]:
     return [replace(each, objective=objective) for each in examples]
 
 
-def _short(examples: list[Example]) -> list[Example]:
-    return [each for each in examples if len(each.prompt or "") + len(each.response) <= _LONGEST]
+def _short(examples: list[Example], limit: int = _LONGEST) -> list[Example]:
+    return [each for each in examples if len(each.prompt or "") + len(each.response) <= limit]
 
 
 def _seed_tasks(path: Path) -> list[Example]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -100,6 +102,7 @@ def test_an_oracle_has_not_read_what_is_forgotten(data: Path) -> None:
     assert not any("####" in each.response for each in texts.base(oracle=False))
     read = {each.prompt for each in texts.base(oracle=False)}
     assert all(each.prompt in read for name in ("forget", "retain") for each in texts.sets[name])
+    assert not {each.prompt for each in texts.lessons} & read
     assert not {each.prompt for each in texts.held_out} - {f"Two and {n}?" for n in range(8)}
 
 
@@ -108,14 +111,37 @@ def test_an_architecture_that_there_is_not_is_refused() -> None:
         new_model(Base("b", "rnn", "gpt2", 300, 16, 1, 2), tokenizer_byte_level(), 0)
 
 
+def test_a_stage_is_one_process_at_a_time(data: Path, tokenizers: Path, tmp_path: Path) -> None:
+    study = Study(toy(), read_texts(data, toy()), tokenizers, tmp_path, "cpu")
+    stage, other = list(study.stages())[:2]
+    with stage.claimed() as first, stage.claimed() as second, other.claimed() as third:
+        assert (first, second, third) == (True, False, True)
+    with stage.claimed() as again:
+        assert again
+
+
+def test_what_is_left_out_is_named(data: Path, tokenizers: Path, tmp_path: Path) -> None:
+    arguments = ["--data", data, "--tokenizers", tokenizers, "--out", tmp_path, "--scale", "toy"]
+    result = subprocess.run(
+        [sys.executable, "-m", "examples.study", *map(str, arguments), "--only", "bases/"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "bases/llama-sp/0 needs" in result.stderr and "--only" in result.stderr
+
+
 def test_the_whole_study_in_pieces(data: Path, tokenizers: Path, tmp_path: Path) -> None:
     scale = toy()
     texts = read_texts(data, scale)
     study = Study(scale, texts, tokenizers, tmp_path, "cpu", tasks=("unlearn",))
     late = replace(study, deadline=time.monotonic())
     stages = {stage.name: stage for stage in study.stages()}
+    assert not stages["results/unlearn/neox-fine/0.json"].ready
     for name, stage in stages.items():
         assert not stage.done
+        assert stage.ready, f"{name} comes before what it needs"
         if name == "bases/llama-sp/0":
             with pytest.raises(TrainingPausedError):
                 next(each for each in late.stages() if each.name == name).run()
