@@ -61,13 +61,23 @@ def pick(scores: Tensor, columns: Tensor) -> Tensor:
 def map_shift(shift: Tensor, tensors: MapTensors, base: Tensor, *, neutral: bool) -> Bridged:
     """The bridged shift of `shift` float32 `[rows, V_steering]`, beside the base's scores `[rows, V_base]`.
 
-    A shift has an arbitrary offset. It cancels where every token is matched and does not where some are not, so with
-    `neutral` the matched scores are centred on their mean under the base: an unmatched token then keeps exactly the
-    share that the base gives it. The mean is over the *matched* probability, so that any offset cancels exactly.
+    A shift has an arbitrary offset. It cancels where every token is matched and does not where some are not: with
+    `neutral` it is taken off.
     """
     bridged = carry(shift, tensors)
-    if bridged.columns is None or not neutral or not len(bridged.columns):
+    if bridged.columns is None or not neutral:
         return bridged
+    return Bridged(bridged.values - mean_shift(bridged, base)[:, None], bridged.columns)
+
+
+def mean_shift(bridged: Bridged, base: Tensor) -> Tensor:
+    """What the unmatched are to be compared with, `[rows]`: the matched scores' mean under the base.
+
+    Taken off the matched scores it leaves an unmatched token about the share that the base gives it. The mean is over
+    the *matched* probability, so that any offset cancels exactly. 0 where every token is matched, or none.
+    """
+    if bridged.columns is None or not len(bridged.columns):
+        return base.new_zeros(len(base))
     weights = pick(base, bridged.columns).softmax(-1)
-    mean = torch.linalg.vecdot(weights, bridged.values)
-    return Bridged(bridged.values - mean[:, None], bridged.columns)
+    mean: Tensor = torch.linalg.vecdot(weights, bridged.values)
+    return mean

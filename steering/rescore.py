@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering.bridge import Bridged, carry
+from steering.bridge import Bridged, carry, mean_shift
 from steering.fusion import add_shift
 from steering.runner import RowInput, Runner
 from steering.steerer import Steerer, SteeringRow
@@ -58,10 +58,14 @@ def rescore(
     """The shift over the base's vocabulary: rescored for the candidates, mapped for all other tokens.
 
     logits: a model float32 `[rows, V_steering]` at each row's end; base: scores `[rows, V_base]`; alphas `[rows]`.
-    The log ratio's natural zero takes the place of centring: 0 is "no opinion" for matched and unmatched alike.
+    Log ratios have a natural zero, which makes sums over few and over many tokens comparable. At the next token they are
+    centred all the same, as in the bridge `map`: where an adapter is certain of one token, every other matched one is
+    far below that zero, and unmatched tokens, which have it, would win.
     """
     ratio = steerer.adapter.shifting.log_ratio(logits)
     mapped = carry(ratio, steerer.tensors)
+    mean = mean_shift(mapped, base) if steerer.adapter.neutral else base.new_zeros(len(base))
+    mapped = Bridged(mapped.values - mean[:, None], mapped.columns)
     steered = base.clone()
     add_shift(steered, base, mapped, alphas, [None] * len(rows))
     candidates = [
@@ -79,7 +83,7 @@ def rescore(
         [sum(scores[c.new]) - sum(scores[c.old]) for c in candidates], device=base.device, dtype=base.dtype
     )
     row, token, first = where.unbind(1)
-    values = extra + torch.where(has_first, ratio[row, first], 0.0)
+    values = extra + torch.where(has_first, ratio[row, first] - mean[row], 0.0)
     already = (steered[row, token] - base[row, token]) / alphas[row]
     return Bridged(mapped.values, mapped.columns, (row, token, values - already))
 

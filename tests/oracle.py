@@ -207,16 +207,27 @@ class Oracle:
         rescored = adapter.bridge == "rescore" and not mapped.is_identity
         scores = (adapter.natural if rescored else adapter.raw)(encoded)[-1]
         shift[matched] = scores[places[matched]]
-        if adapter.unmatched == "neutral" and not rescored:
-            weights = self.base_logprobs(ids)[matched].exp()
-            shift[matched] -= (weights * shift[matched]).sum() / weights.sum()
+        shift[matched] -= self._mean(adapter, mapped, ids)
         return shift
+
+    def _mean(self, adapter: NaiveAdapter, mapped: VocabularyMap, ids: Sequence[int]) -> float:
+        """The matched scores' mean under the base: what unmatched tokens, which get 0, are measured by."""
+        encoded = self._encode(adapter, mapped, ids)
+        if adapter.unmatched != "neutral" or mapped.is_identity or not encoded:
+            return 0.0
+        places = torch.from_numpy(mapped.ids.astype("int64"))
+        matched = places >= 0
+        rescored = adapter.bridge == "rescore"
+        scores = (adapter.natural if rescored else adapter.raw)(encoded)[-1][places[matched]]
+        weights = self.base_logprobs(ids)[matched].exp()
+        return float((weights * scores).sum() / weights.sum())
 
     def _rescored(
         self, adapter: NaiveAdapter, mapped: VocabularyMap, ids: Sequence[int], start: torch.Tensor
     ) -> torch.Tensor:
         shift = start.clone()
         base = self.base_logprobs(ids)
+        mean = self._mean(adapter, mapped, ids)
         best = set()
         for scores, count in ((base + adapter.alpha * start, BEST_STEERED), (base, BEST_BASE)):
             likely = scores.softmax(-1)
@@ -229,7 +240,9 @@ class Oracle:
             common = 0
             while common < min(len(encoded), len(longer)) and encoded[common] == longer[common]:
                 common += 1
-            shift[candidate] = adapter.sum_from(longer, common) - adapter.sum_from(encoded, common)
+            added = adapter.sum_from(longer, common) - adapter.sum_from(encoded, common)
+            follows = common == len(encoded) < len(longer) and encoded
+            shift[candidate] = added - mean if follows else added
         return shift
 
     def _adds_text(self, ids: Sequence[int], candidate: int) -> bool:
