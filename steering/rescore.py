@@ -58,9 +58,9 @@ def rescore(
     """The shift over the base's vocabulary: rescored for the candidates, mapped for all other tokens.
 
     logits: a model float32 `[rows, V_steering]` at each row's end; base: scores `[rows, V_base]`; alphas `[rows]`.
-    Log ratios have a natural zero, which makes sums over few and over many tokens comparable. At the next token they are
-    centred all the same, as in the bridge `map`: where an adapter is certain of one token, every other matched one is
-    far below that zero, and unmatched tokens, which have it, would win.
+    Log ratios have a natural zero, which makes sums over few and over many tokens comparable. At the next token they
+    are centred all the same, as in the bridge `map`: where an adapter is certain of one token, every other matched one
+    is far below that zero, and unmatched tokens, which have it, would win.
     """
     ratio = steerer.adapter.shifting.log_ratio(logits)
     mapped = carry(ratio, steerer.tensors)

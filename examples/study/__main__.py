@@ -35,6 +35,9 @@ def main(
     minutes: Annotated[
         float | None, typer.Option(help=f"Stop after this long, with exit status {PAUSED}.")
     ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="How far deltas' training varies the template's confidence.")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Only the first so many seeds.")] = None,
     only: Annotated[str, typer.Option(help="Only stages whose name contains this.")] = "",
     plan: Annotated[bool, typer.Option(help="Say what is done and what is not, and stop.")] = False,
@@ -45,7 +48,11 @@ def main(
         raise typer.BadParameter(f"none of {', '.join(SCALES)}", param_hint="--scale")
     disable_progress_bar()
     console = Console(stderr=True)
-    chosen = SCALES[scale] if seeds is None else replace(SCALES[scale], seeds=SCALES[scale].seeds[:seeds])
+    chosen = SCALES[scale]
+    if seeds is not None:
+        chosen = replace(chosen, seeds=chosen.seeds[:seeds])
+    if confidence is not None:
+        chosen = replace(chosen, confidence=confidence)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     study = Study(chosen, read_texts(data, chosen), tokenizers, out, device, deadline, console)
     stages = [stage for stage in study.stages() if only in stage.name]

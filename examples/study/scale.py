@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steering.training import DeltaShape, ObjectiveWeights, OptimiserConfig, Recipe
+from steering.training import CONFIDENCE, DeltaShape, ObjectiveWeights, OptimiserConfig, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,11 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Everything that a study's cost depends on; the first base is the template that adapters are trained beside."""
+    """Everything that a study's cost depends on; the first base is the template that adapters are trained beside.
+
+    `lesson_epochs`: at most so often is the answer format's text read; `compared`: for the first so many seeds each
+    base is tuned by LoRA too, and an oracle is trained.
+    """
 
     bases: tuple[Base, ...]
     delta: DeltaShape
@@ -39,7 +43,8 @@ class Scale:
     tuning: Recipe
     adapter: Recipe
     lesson_epochs: float = 6.0
-    lora_seeds: tuple[int, ...] = (0,)
+    confidence: float = CONFIDENCE
+    compared: int = 1
 
     @property
     def template(self) -> Base:

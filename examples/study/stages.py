@@ -126,17 +126,20 @@ class Study:
         yield self._stage(adapters[1], (tiny,), self._train_proxy, task, seed)
         for base in self.scale.bases:
             own = f"bases/{base.name}/{seed}"
-            kinds = ("full", "lora") if seed in self.scale.lora_seeds else ("full",)
+            kinds = ("full", "lora") if self._is_compared(seed) else ("full",)
             tuned = tuple(f"tuned/{task}/{kind}/{base.name}/{seed}" for kind in kinds)
             for name, kind in zip(tuned, kinds, strict=True):
                 yield self._stage(name, (own,), self._tune_base, base, seed, task, kind)
-            oracle = (f"oracles/{base.name}/{seed}",) if task == "unlearn" else ()
+            oracle = (f"oracles/{base.name}/{seed}",) if task == "unlearn" and self._is_compared(seed) else ()
             for name in oracle:
-                needs = (f"tokenizers/{base.name}",)
-                yield self._stage(name, needs, self._train_base, base, seed, True)
+                read = (f"tokenizers/{base.name}",)
+                yield self._stage(name, read, self._train_base, base, seed, True)
             needs = (own, *adapters, *tuned, *oracle)
             name = f"results/{task}/{base.name}/{seed}.json"
             yield self._stage(name, needs, self._evaluate, task, base, seed)
+
+    def _is_compared(self, seed: int) -> bool:
+        return seed in self.scale.seeds[: self.scale.compared]
 
     def _stage(self, name: str, needs: Sequence[str], run: Callable[..., None], *arguments: Any) -> Stage:
         result, fresh = self.out / name, self.out / ".making" / name
@@ -199,6 +202,7 @@ class Study:
             out,
             self.scale.delta,
             recipe,
+            confidence=self.scale.confidence,
             name=self.scale.template.name,
             options=self._options(out),
             console=self.console,
@@ -247,7 +251,7 @@ class Study:
             lambda: random_system(engine, delta, setting, seed),
             lambda: shuffled_system(engine, delta, setting, seed),
         ]
-        if seed in self.scale.lora_seeds:
+        if self._is_compared(seed):
             systems.append(lambda: replace(tuned("lora"), label=TUNED_BY_LORA))
         found = compare(
             systems, self._measured(task, base, seed), about={"task": task, "base": base.name, "seed": seed}
@@ -263,9 +267,10 @@ class Study:
             asked = thinned(self.texts.forgotten, self.scale.asked)
             refused = [replace(each, response=DEFAULT_REFUSAL) for each in asked]
             return [self._text_task("forgotten", refused, base, REFUSED), kept]
+        plain = TofuTask(self.texts.sets, self._limit((*self.texts.forgotten, *self.texts.kept), base))
+        if not self._is_compared(seed):
+            return [plain]
         never_saw = load_model(self.out / "oracles" / base.name / str(seed), device=self.device)
-        limit = self._limit((*self.texts.forgotten, *self.texts.kept), base)
-        plain = TofuTask(self.texts.sets, limit)
         return [replace(plain, oracle=plain.forget_ratios(base_system(Engine(never_saw))))]
 
     def _text_task(

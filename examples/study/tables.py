@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -14,17 +14,18 @@ Runs = dict[str, list[dict[str, Any]]]
 """The results of a task by base, one a seed."""
 
 STEERED = ("delta", "delta by map", "proxy")
-FIGURES = {
-    "unlearn": (
-        "tofu.forget_quality",
-        "tofu.model_utility",
-        "tofu.forget.rouge_l_recall",
-        "tofu.forget.probability",
-        "tofu.retain.rouge_l_recall",
-    ),
-    "refuse": ("forgotten.pattern_found", "forgotten.nll", "kept.rouge_l_recall"),
-    "instruct": ("problems.pattern_found", "problems.nll", "problems.exact_match", "kept.rouge_l_recall"),
+MOVED = {
+    "refuse": ("forgotten.pattern_found", "forgotten.nll"),
+    "instruct": ("problems.pattern_found", "problems.nll"),
+    "unlearn": ("tofu.forget.probability", "tofu.forget.rouge_l_recall"),
 }
+"""What a task is to change: here a share of the gap to direct tuning has a meaning."""
+OTHERS = {
+    "refuse": ("kept.rouge_l_recall",),
+    "instruct": ("problems.exact_match", "kept.rouge_l_recall"),
+    "unlearn": ("tofu.forget_quality", "tofu.model_utility", "tofu.retain.rouge_l_recall"),
+}
+"""What it is to leave alone, and what is no scale."""
 
 
 def tables(folder: Path, order: Sequence[str]) -> str:
@@ -39,15 +40,17 @@ def tables(folder: Path, order: Sequence[str]) -> str:
     for task, bases in results.items():
         parts.append(f"## {task.capitalize()}")
         parts += [_sizes(bases)]
-        for figure in FIGURES[task]:
-            parts += _figure(figure, bases, order[0])
+        for figure in (*MOVED[task], *OTHERS[task]):
+            parts.append(_figure(figure, bases))
+            if figure in MOVED[task]:
+                parts.append(_gaps(figure, bases, order[0]))
     return "\n\n".join(parts) + "\n"
 
 
 def _read(folder: Path, order: Sequence[str]) -> dict[str, Runs]:
     """Results by task and base, one a seed."""
     found: dict[str, Runs] = {}
-    for task in FIGURES:
+    for task in MOVED:
         runs = {
             base: [
                 json.loads(path.read_text(encoding="utf-8"))
@@ -72,26 +75,28 @@ def _sizes(bases: Runs) -> str:
     return "\n".join(lines) + f"\n\nSeeds: {seeds}."
 
 
-def _figure(figure: str, bases: Runs, template: str) -> Iterator[str]:
-    """One figure of all systems, then the gap that steering closes and how much of it crosses vocabularies."""
-    head = _line("---", ["---"] * len(bases))
-    lines = [_line(figure, bases), head]
-    gaps = [_line(f"gap closed: {figure}", bases), head]
+def _figure(figure: str, bases: Runs) -> str:
+    """One figure of all systems."""
+    lines = [_line(figure, bases), _line("---", ["---"] * len(bases))]
     for label in _labels(bases):
-        lines.append(
-            _line(label, (_spread(_values(runs, label, "figures", figure)) for runs in bases.values()))
-        )
-        values = {name: _values(runs, label, "gap_closed", figure) for name, runs in bases.items()}
-        if label in (BASE, TUNED) or not any(values.values()):
+        found = (_values(runs, label, "figures", figure) for runs in bases.values())
+        lines.append(_line(label, map(_spread, found)))
+    return "\n".join(lines)
+
+
+def _gaps(figure: str, bases: Runs, template: str) -> str:
+    """The share of the gap that each system closes, and how much of an adapter's effect crosses vocabularies."""
+    lines = [_line(f"gap closed: {figure}", bases), _line("---", ["---"] * len(bases))]
+    for label in _labels(bases):
+        if label in (BASE, TUNED):
             continue
-        gaps.append(_line(label, (_spread(each, "%") for each in values.values())))
+        values = {name: _values(runs, label, "gap_closed", figure) for name, runs in bases.items()}
+        lines.append(_line(label, (_spread(each, "%") for each in values.values())))
         own = fmean(values[template]) if values.get(template) else 0.0
         if label in STEERED and own:
             crossed = (_spread([each / own for each in found], "%") for found in values.values())
-            gaps.append(_line(f"{label}, of its effect on {template}", crossed))
-    yield "\n".join(lines)
-    if len(gaps) > 2:
-        yield "\n".join(gaps)
+            lines.append(_line(f"{label}, of its effect on {template}", crossed))
+    return "\n".join(lines)
 
 
 def _line(first: str, cells: Iterable[str]) -> str:

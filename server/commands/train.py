@@ -70,6 +70,14 @@ def delta(
     init: Annotated[
         Path | None, typer.Option(help="Start from this model over the base's vocabulary.")
     ] = None,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            min=1.0,
+            help="Vary the template's logits by factors between 1 / this and this, for bases that are more or less "
+            "sure than it; 1 leaves them alone, as published.",
+        ),
+    ] = 2.5,
     epochs: Epochs = 3.0,
     batch_size: BatchSize = 64,
     accumulate: Accumulate = 1,

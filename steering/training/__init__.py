@@ -2,7 +2,7 @@
 
 from steering.training.checkpoint import CheckpointError, remove_checkpoint
 from steering.training.data import Batch, StepTotals, collate, endless_groups, shuffled_groups
-from steering.training.delta import DeltaShape, new_delta, train_delta
+from steering.training.delta import CONFIDENCE, DeltaShape, new_delta, train_delta
 from steering.training.loop import TrainingDivergedError, TrainingPausedError
 from steering.training.objectives import ObjectiveWeights
 from steering.training.proxy import train_proxy
@@ -18,6 +18,7 @@ from steering.training.saving import save_model
 from steering.training.tuning import Lora, tune, tune_on
 
 __all__ = [
+    "CONFIDENCE",
     "DEFAULT_REFUSAL",
     "Batch",
     "CheckpointError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,10 @@ from steering.training.recipe import RunOptions, StepRecord
 
 _PROGRESS = "progress.json"
 _STATE = "state"
+# accelerate warns of every head that is tied to an embedding, at every checkpoint; loading ties it again.
+logging.getLogger("accelerate.utils.other").addFilter(
+    lambda record: "Removed shared tensor" not in record.getMessage()
+)
 
 
 class CheckpointError(RuntimeError):

@@ -26,6 +26,9 @@ from steering.training.saving import save_model
 from steering.training.scorer import ResponseScorer
 from steering.training.tuning import padding_id
 
+CONFIDENCE = 2.5
+"""How far the template's confidence is varied where nobody says."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeltaShape:
@@ -46,15 +49,20 @@ def train_delta(
     shape: DeltaShape,
     recipe: Recipe,
     *,
+    confidence: float = CONFIDENCE,
     name: str = "",
     options: RunOptions | None = None,
     console: Console | None = None,
 ) -> TrainingReport:
     """Trains a delta beside `base` (a Hugging Face causal LM) and writes its adapter folder to `out`.
 
+    At each position the base's logits are multiplied by a factor drawn between 1 / `confidence` and `confidence`, as
+    other bases are more or less sure of their tokens than this one; 1 is Cross-model Control as published.
     `name` is what the card calls the base; `encoded` comes from `encode_for`. Raises ValueError for a starting model
-    of another vocabulary, and what `optimise` raises.
+    of another vocabulary and for a `confidence` below 1, and what `optimise` raises.
     """
+    if confidence < 1:
+        raise ValueError(f"confidence must be at least 1, not {confidence}")
     begun = time.monotonic()
     options = options or RunOptions()
     accelerator = make_accelerator(options.device, recipe.precision)
@@ -65,6 +73,8 @@ def train_delta(
     def loss(scorer: ResponseScorer, batch: Batch, totals: StepTotals) -> Loss:
         with torch.no_grad():
             base_logits = frozen(batch.ids, batch.attention, batch.response).float()
+            if confidence > 1:
+                base_logits *= _factors(len(base_logits), confidence).to(base_logits.device)
         delta_logits = scorer(batch.ids, batch.attention, batch.response)
         steered = steered_logprobs(base_logits, delta_logits)
         return objective_loss(steered, torch.log_softmax(base_logits, -1), batch, recipe.weights, totals)
@@ -78,7 +88,7 @@ def train_delta(
         accelerator=accelerator,
         pad_id=padding_id(tokenizer),
         title=out.name,
-        run=recipe_fingerprint(encoded, "delta", describe_model(base, tokenizer), shape, recipe),
+        run=recipe_fingerprint(encoded, "delta", describe_model(base, tokenizer), shape, confidence, recipe),
         options=options,
         console=console,
     )
@@ -89,11 +99,17 @@ def train_delta(
         card = {
             "template": describe_model(base, tokenizer, name),
             "delta": describe_model(delta, tokenizer, str(shape.init or "")),
+            "confidence": confidence,
             "data": describe_data(encoded),
         }
         write_adapter(out, settings, card, recipe, report, console=console)
         remove_checkpoint(options)
     return report
+
+
+def _factors(rows: int, confidence: float) -> torch.Tensor:
+    """`[rows, 1]`, evenly between 1 / confidence and confidence."""
+    return torch.empty(rows, 1).uniform_(1.0 / confidence, confidence)
 
 
 def new_delta(base: Any, tokenizer: Any, shape: DeltaShape, max_length: int) -> Any:

@@ -23,6 +23,7 @@ from steering.training import (
     train_delta,
     train_proxy,
 )
+from steering.training.objectives import steered_logprobs
 
 SHAPE = DeltaShape(hidden_size=16, layers=1, heads=2, intermediate_size=24)
 CPU = RunOptions(device="cpu")
@@ -119,6 +120,31 @@ def test_the_same_run_writes_the_same_version(tokenizer: PreTrainedTokenizerFast
         train_delta(random_base(tokenizer), tokenizer, encoded, out, SHAPE, recipe, options=CPU)
         versions.add(load_adapter("out", out, device="cpu").version)
     assert len(versions) == 1
+
+
+def test_the_template_is_made_more_and_less_sure(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[float, torch.Tensor] = {}
+    for confidence in (1.0, 3.0):
+
+        def record(base: torch.Tensor, delta: torch.Tensor, confidence: float = confidence) -> torch.Tensor:
+            seen.setdefault(confidence, base.clone())
+            return steered_logprobs(base, delta)
+
+        monkeypatch.setattr("steering.training.delta.steered_logprobs", record)
+        recipe = Recipe(epochs=1, batch_size=24, max_length=64)
+        encoded = encode_for(tokenizer, conversations(), recipe)
+        out = tmp_path / str(confidence)
+        train_delta(
+            random_base(tokenizer), tokenizer, encoded, out, SHAPE, recipe, confidence=confidence, options=CPU
+        )
+        assert json.loads((out / "adapter.json").read_text())["card"]["confidence"] == confidence
+    factors = (seen[3.0] / seen[1.0]).median(-1).values
+    torch.testing.assert_close(seen[3.0], seen[1.0] * factors[:, None])
+    assert 1 / 3 <= factors.min() < 0.7 and 2 < factors.max() <= 3
+    with pytest.raises(ValueError, match=r"confidence must be at least 1, not 0\.5"):
+        train_delta(random_base(tokenizer), tokenizer, encoded, tmp_path / "o", SHAPE, recipe, confidence=0.5)
 
 
 def test_a_start_of_another_vocabulary_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
