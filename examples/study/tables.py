@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from steering.evaluation import BASE, NOTE, TUNED
+from steering.evaluation import BASE, NOTE
 
 Runs = dict[str, list[dict[str, Any]]]
 """The results of a task by base, one a seed."""
@@ -40,10 +40,8 @@ def tables(folder: Path, order: Sequence[str]) -> str:
     for task, bases in results.items():
         parts.append(f"## {task.capitalize()}")
         parts += [_sizes(bases)]
-        for figure in (*MOVED[task], *OTHERS[task]):
-            parts.append(_figure(figure, bases))
-            if figure in MOVED[task]:
-                parts.append(_gaps(figure, bases, order[0]))
+        parts += [_moved(figure, bases, order[0]) for figure in MOVED[task]]
+        parts += [_figure(figure, bases) for figure in OTHERS[task]]
     return "\n\n".join(parts) + "\n"
 
 
@@ -84,19 +82,22 @@ def _figure(figure: str, bases: Runs) -> str:
     return "\n".join(lines)
 
 
-def _gaps(figure: str, bases: Runs, template: str) -> str:
-    """The share of the gap that each system closes, and how much of an adapter's effect crosses vocabularies."""
-    lines = [_line(f"gap closed: {figure}", bases), _line("---", ["---"] * len(bases))]
+def _moved(figure: str, bases: Runs, template: str) -> str:
+    """The same with the share of the gap that each system closes, and how much of an adapter's effect crosses over."""
+    lines = [_line(f"{figure} (gap closed)", bases), _line("---", ["---"] * len(bases))]
+    crossed = []
     for label in _labels(bases):
-        if label in (BASE, TUNED):
-            continue
-        values = {name: _values(runs, label, "gap_closed", figure) for name, runs in bases.items()}
-        lines.append(_line(label, (_spread(each, "%") for each in values.values())))
-        own = fmean(values[template]) if values.get(template) else 0.0
-        if label in STEERED and own:
-            crossed = (_spread([each / own for each in found], "%") for found in values.values())
-            lines.append(_line(f"{label}, of its effect on {template}", crossed))
-    return "\n".join(lines)
+        cells, shares = [], []
+        for runs in bases.values():
+            value = _spread(_values(runs, label, "figures", figure))
+            gaps = _values(runs, label, "gap_closed", figure)
+            own = _values(bases.get(template, []), label, "gap_closed", figure)
+            cells.append(f"{value} ({fmean(gaps):.0%})" if gaps and label != BASE else value)
+            shares.append(f"{fmean(gaps) / fmean(own):.0%}" if gaps and own and fmean(own) else "")
+        lines.append(_line(label, cells))
+        if label in STEERED:
+            crossed.append(_line(f"{label}, of its effect on {template}", shares))
+    return "\n".join(lines + crossed)
 
 
 def _line(first: str, cells: Iterable[str]) -> str:
@@ -112,9 +113,8 @@ def _values(runs: list[dict[str, Any]], label: str, part: str, figure: str) -> l
     return [value for value in found if value is not None]
 
 
-def _spread(values: list[float], unit: str = "") -> str:
+def _spread(values: list[float]) -> str:
     if not values:
         return ""
-    form = ".0%" if unit else ".3f"
-    spread = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
-    return f"{fmean(values):{form}}{spread}"
+    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{spread}"

@@ -157,7 +157,7 @@ def test_the_whole_study_in_pieces(data: Path, tokenizers: Path, tmp_path: Path)
     assert "tofu.forget_quality" in result["rows"][0]["figures"]
     text = tables(tmp_path / "results", [base.name for base in scale.bases])
     assert "| parameters | llama-sp | neox-fine |" in text and "not what a larger one" in text
-    assert "| gap closed: tofu.forget.probability | llama-sp | neox-fine |" in text
+    assert "| tofu.forget.probability (gap closed) | llama-sp | neox-fine |" in text
     assert "delta, of its effect on llama-sp" in text
     with pytest.raises(ValueError, match="no results"):
         tables(tmp_path / "none", ["llama-sp"])
