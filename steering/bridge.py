@@ -73,8 +73,9 @@ def map_shift(shift: Tensor, tensors: MapTensors, base: Tensor, *, neutral: bool
 def mean_shift(bridged: Bridged, base: Tensor) -> Tensor:
     """What the unmatched are to be compared with, `[rows]`: the matched scores' mean under the base.
 
-    Taken off the matched scores it leaves an unmatched token about the share that the base gives it. The mean is over
-    the *matched* probability, so that any offset cancels exactly. 0 where every token is matched, or none.
+    Taken off the matched scores it leaves an unmatched token at most the share that the base gives it: all of it where
+    the adapter has no opinion, less where it is certain of a matched one. The mean is over the *matched* probability,
+    so that any offset cancels exactly. 0 over one vocabulary, and where nothing is matched.
     """
     if bridged.columns is None or not len(bridged.columns):
         return base.new_zeros(len(base))

@@ -60,7 +60,8 @@ def rescore(
     logits: a model float32 `[rows, V_steering]` at each row's end; base: scores `[rows, V_base]`; alphas `[rows]`.
     Log ratios have a natural zero, which makes sums over few and over many tokens comparable. At the next token they
     are centred all the same, as in the bridge `map`: where an adapter is certain of one token, every other matched one
-    is far below that zero, and unmatched tokens, which have it, would win.
+    is far below that zero, and unmatched tokens, which have it, would win. A candidate that splits earlier text anew
+    keeps its sums as they are.
     """
     ratio = steerer.adapter.shifting.log_ratio(logits)
     mapped = carry(ratio, steerer.tensors)

@@ -218,9 +218,10 @@ class Oracle:
         places = torch.from_numpy(mapped.ids.astype("int64"))
         matched = places >= 0
         rescored = adapter.bridge == "rescore"
+        if not matched.any():
+            return 0.0
         scores = (adapter.natural if rescored else adapter.raw)(encoded)[-1][places[matched]]
-        weights = self.base_logprobs(ids)[matched].exp()
-        return float((weights * scores).sum() / weights.sum())
+        return float(self.base_logprobs(ids)[matched].softmax(-1) @ scores)
 
     def _rescored(
         self, adapter: NaiveAdapter, mapped: VocabularyMap, ids: Sequence[int], start: torch.Tensor

@@ -36,7 +36,10 @@ def main(
         float | None, typer.Option(help=f"Stop after this long, with exit status {PAUSED}.")
     ] = None,
     confidence: Annotated[
-        float | None, typer.Option(help="How far deltas' training varies the template's confidence.")
+        float | None,
+        typer.Option(
+            min=1.0, help="How far deltas' training varies the template's confidence: one OUT for each."
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Only the first so many seeds.")] = None,
     only: Annotated[str, typer.Option(help="Only stages whose name contains this.")] = "",
@@ -90,10 +93,15 @@ def _work_off(stages: Sequence[Stage], deadline: float | None, console: Console)
                 break
         if ran:
             continue
-        if not elsewhere:
-            needed = next(path for stage in left for path in stage.needs if not path.exists())
-            raise typer.BadParameter(f"{left[0].name} needs {needed}, which is left out", param_hint="--only")
-        time.sleep(_POLL_SECONDS)
+        if elsewhere:
+            time.sleep(_POLL_SECONDS)
+            continue
+        # Another process may have ended a stage, or made what one needs, since it was looked at.
+        for stage in left:
+            for need in stage.needs:
+                if not stage.done and not need.exists():
+                    message = f"{stage.name} needs {need}, which is left out"
+                    raise typer.BadParameter(message, param_hint="--only")
 
 
 def _pause(console: Console, why: str) -> None:

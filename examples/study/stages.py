@@ -254,7 +254,14 @@ class Study:
         if self._is_compared(seed):
             systems.append(lambda: replace(tuned("lora"), label=TUNED_BY_LORA))
         found = compare(
-            systems, self._measured(task, base, seed), about={"task": task, "base": base.name, "seed": seed}
+            systems,
+            self._measured(task, base, seed),
+            about={
+                "task": task,
+                "base": base.name,
+                "seed": seed,
+                "confidence": self.scale.confidence,
+            },
         )
         out.write_text(json.dumps(as_json(found), indent=1), encoding="utf-8")
 

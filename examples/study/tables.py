@@ -70,7 +70,7 @@ def _sizes(bases: Runs) -> str:
         )
         lines.append(_line(label, (f"{found[0]:,}" if found else "" for found in sizes)))
     seeds = ", ".join(f"{name}: {len(runs)}" for name, runs in bases.items())
-    return "\n".join(lines) + f"\n\nSeeds: {seeds}."
+    return "\n".join(lines) + f"\n\nSeeds: {seeds}. What one seed gave is a figure without ±."
 
 
 def _figure(figure: str, bases: Runs) -> str:
@@ -91,8 +91,11 @@ def _moved(figure: str, bases: Runs, template: str) -> str:
         for runs in bases.values():
             value = _spread(_values(runs, label, "figures", figure))
             gaps = _values(runs, label, "gap_closed", figure)
-            own = _values(bases.get(template, []), label, "gap_closed", figure)
             cells.append(f"{value} ({fmean(gaps):.0%})" if gaps and label != BASE else value)
+            # Of the same seeds: a study may be half done.
+            seeds = {run["about"]["seed"] for run in runs}
+            same = [run for run in bases.get(template, []) if run["about"]["seed"] in seeds]
+            own = _values(same, label, "gap_closed", figure)
             shares.append(f"{fmean(gaps) / fmean(own):.0%}" if gaps and own and fmean(own) else "")
         lines.append(_line(label, cells))
         if label in STEERED:

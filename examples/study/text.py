@@ -27,7 +27,8 @@ class Texts:
     """Everything that is trained on and asked.
 
     `forgotten` and `kept` are TOFU's; `lessons` are problems with the answer format that is to be learnt; `general` is
-    all else that a base reads, problems without that format among it; vocabularies are cut to hold `spelled` too.
+    all else that a base reads, problems without that format among it. Vocabularies are cut to what bases read and to
+    `spelled`, problems with the format: a real vocabulary was not made for the lessons either.
     """
 
     forgotten: tuple[Example, ...]

@@ -113,7 +113,16 @@ def delta(
 
     def train(model: Any, tokenizer: Any, encoded: list[Any], shown: Console | None) -> TrainingReport:
         return train_delta(
-            model, tokenizer, encoded, out, shape, recipe, name=base, options=options, console=shown
+            model,
+            tokenizer,
+            encoded,
+            out,
+            shape,
+            recipe,
+            confidence=confidence,
+            name=base,
+            options=options,
+            console=shown,
         )
 
     _run(base, _files(data, keep, forget), recipe, options, out, train)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,6 @@ from steering.training.recipe import RunOptions, StepRecord
 
 _PROGRESS = "progress.json"
 _STATE = "state"
-# accelerate warns of every head that is tied to an embedding, at every checkpoint; loading ties it again.
-logging.getLogger("accelerate.utils.other").addFilter(
-    lambda record: "Removed shared tensor" not in record.getMessage()
-)
 
 
 class CheckpointError(RuntimeError):
@@ -60,7 +58,8 @@ class Checkpoint:
         if accelerator.is_main_process:
             shutil.rmtree(fresh, ignore_errors=True)
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(fresh / _STATE))
+        with _without_warnings_of_tied_heads():
+            accelerator.save_state(str(fresh / _STATE))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             progress = {"run": self._run, "records": [asdict(record) for record in records]}
@@ -88,6 +87,21 @@ def remove_checkpoint(options: RunOptions | None) -> None:
             *(_beside(options.checkpoint, ending) for ending in ("old", "new")),
         ):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _without_warnings_of_tied_heads() -> Iterator[None]:
+    """accelerate warns of a head that shares its embedding's weights at every checkpoint; loading ties it again."""
+    logger = logging.getLogger("accelerate.utils.other")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "Removed shared tensor" not in record.getMessage()
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def _beside(folder: Path, ending: str) -> Path:

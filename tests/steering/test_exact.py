@@ -76,6 +76,7 @@ def test_a_mixed_batch_equals_transformers_one_by_one(
     ("map", None, "zero"),
     ("map", 20, "neutral"),
     ("rescore", None, "neutral"),
+    ("rescore", None, "zero"),
     ("rescore", 10, "neutral"),
 ])  # fmt: skip
 @pytest.mark.parametrize("tokenizer", ["sp", "bl"])

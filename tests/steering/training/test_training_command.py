@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import demo
 from server.commands.train import train_app
+from steering.training import CONFIDENCE
 
 BASE = str(demo.demo_models()["base-a"])
 SMALL = ["--hidden-size", "16", "--layers", "1", "--heads", "2", "--intermediate-size", "16", "--epochs", "1"]
@@ -32,8 +33,21 @@ def test_writes_an_adapter_folder(data: Path, tmp_path: Path) -> None:
         train_app, ["delta", "--base", BASE, "--data", str(data), "--out", str(out), *SMALL]
     )
     assert result.exit_code == 0, result.output
-    assert json.loads((out / "adapter.json").read_text())["kind"] == "delta"
+    written = json.loads((out / "adapter.json").read_text())
+    assert (written["kind"], written["card"]["confidence"]) == ("delta", CONFIDENCE)
     assert (out / "model.safetensors").exists()
+
+
+def test_a_template_is_left_as_it_is_on_request(data: Path, tmp_path: Path) -> None:
+    arguments = ["delta", "--base", BASE, "--data", str(data), *SMALL]
+    for confidence, code in ((1, 0), (0.5, 2)):
+        out = tmp_path / f"out-{confidence}"
+        result = CliRunner().invoke(
+            train_app, [*arguments, "--out", str(out), "--confidence", str(confidence)]
+        )
+        assert result.exit_code == code, result.output
+    assert json.loads((tmp_path / "out-1" / "adapter.json").read_text())["card"]["confidence"] == 1
+    assert "--confidence" in result.output and not out.exists()
 
 
 def test_bad_data_is_named_by_file_and_line(data: Path, tmp_path: Path) -> None:

@@ -14,16 +14,19 @@ from demo.build import tokenizer_text
 from steering.adapters import load_adapter
 from steering.examples import Example, fingerprint
 from steering.training import (
+    Batch,
     DeltaShape,
     Lora,
+    ObjectiveWeights,
     OptimiserConfig,
     Recipe,
     RunOptions,
+    StepTotals,
     encode_for,
     train_delta,
     train_proxy,
 )
-from steering.training.objectives import steered_logprobs
+from steering.training.objectives import Loss, objective_loss, steered_logprobs
 
 SHAPE = DeltaShape(hidden_size=16, layers=1, heads=2, intermediate_size=24)
 CPU = RunOptions(device="cpu")
@@ -126,13 +129,26 @@ def test_the_template_is_made_more_and_less_sure(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[float, torch.Tensor] = {}
+    references: dict[float, torch.Tensor] = {}
     for confidence in (1.0, 3.0):
 
         def record(base: torch.Tensor, delta: torch.Tensor, confidence: float = confidence) -> torch.Tensor:
             seen.setdefault(confidence, base.clone())
             return steered_logprobs(base, delta)
 
+        def loss(
+            steered: torch.Tensor,
+            reference: torch.Tensor,
+            batch: Batch,
+            weights: ObjectiveWeights,
+            totals: StepTotals,
+            confidence: float = confidence,
+        ) -> Loss:
+            references.setdefault(confidence, reference.clone())
+            return objective_loss(steered, reference, batch, weights, totals)
+
         monkeypatch.setattr("steering.training.delta.steered_logprobs", record)
+        monkeypatch.setattr("steering.training.delta.objective_loss", loss)
         recipe = Recipe(epochs=1, batch_size=24, max_length=64)
         encoded = encode_for(tokenizer, conversations(), recipe)
         out = tmp_path / str(confidence)
@@ -140,6 +156,8 @@ def test_the_template_is_made_more_and_less_sure(
             random_base(tokenizer), tokenizer, encoded, out, SHAPE, recipe, confidence=confidence, options=CPU
         )
         assert json.loads((out / "adapter.json").read_text())["card"]["confidence"] == confidence
+        # What is kept is kept beside the template as it is made here.
+        torch.testing.assert_close(references[confidence], torch.log_softmax(seen[confidence], -1))
     factors = (seen[3.0] / seen[1.0]).median(-1).values
     torch.testing.assert_close(seen[3.0], seen[1.0] * factors[:, None])
     assert 1 / 3 <= factors.min() < 0.7 and 2 < factors.max() <= 3
