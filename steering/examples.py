@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from steering.text import common_prefix
+
 Objective = Literal["learn", "keep", "forget"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 _FORMS: tuple[tuple[str, ...], ...] = (
@@ -160,7 +162,7 @@ def encode_examples(tokenizer: Any, examples: Sequence[Example], *, max_length: 
     encoded = []
     for example, head, whole in zip(examples, heads, wholes, strict=True):
         # The first token of a text is drawn from nothing.
-        start = max(_common_prefix(head, whole), 1)
+        start = max(common_prefix(head, whole), 1)
         if start >= min(len(whole), max_length):
             where = example.where or repr(example.reference[:40])
             raise DataError(
@@ -191,12 +193,3 @@ def fingerprint(encoded: Sequence[EncodedExample]) -> str:
     for each in encoded:
         digest.update(repr((each.ids, each.start, each.objective)).encode())
     return digest.hexdigest()[:16]
-
-
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    count = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count

@@ -7,7 +7,7 @@ and never taken back, so the pieces joined are the same however the tokens were 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 
 from mapping_cache import CanonicalVocabulary
@@ -76,3 +76,11 @@ def decode(vocabulary: CanonicalVocabulary, token_ids: Iterable[int]) -> str:
     """The text of a whole list of ids."""
     stream = TextStream(vocabulary)
     return stream.push(token_ids) + stream.finish()
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two encodings have in common from their start."""
+    for index, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return index
+    return min(len(one), len(other))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from steering.shift import read_all
 from steering.steerer import RowKV, SteeringRow
+from steering.text import common_prefix
 
 
 def lend(row: SteeringRow, views: Sequence[SteeringRow]) -> None:
@@ -26,7 +27,7 @@ def lend(row: SteeringRow, views: Sequence[SteeringRow]) -> None:
         targets: list[int] = []
         for view in views:
             # The last token is computed again: its logits are what is wanted.
-            common = max(0, min(_common(view.history.tokens, row.history.tokens), view.length - 1))
+            common = max(0, min(common_prefix(view.history.tokens, row.history.tokens), view.length - 1))
             whole = common // allocator.page_size
             fresh = allocator.allocate(allocator.pages_for(view.length) - whole)
             allocator.share(own[:whole])
@@ -38,11 +39,3 @@ def lend(row: SteeringRow, views: Sequence[SteeringRow]) -> None:
         runner.cache.make_room()
         if sources:
             runner.cache.copy_pages(sources, targets)
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the longest prefix that two lists share."""
-    for index, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return index
-    return min(len(one), len(other))

@@ -131,9 +131,8 @@ class Study:
             for name, kind in zip(tuned, kinds, strict=True):
                 yield self._stage(name, (own,), self._tune_base, base, seed, task, kind)
             oracle = (f"oracles/{base.name}/{seed}",) if task == "unlearn" and self._is_compared(seed) else ()
-            for name in oracle:
-                read = (f"tokenizers/{base.name}",)
-                yield self._stage(name, read, self._train_base, base, seed, True)
+            if oracle:
+                yield self._stage(oracle[0], (f"tokenizers/{base.name}",), self._train_base, base, seed, True)
             needs = (own, *adapters, *tuned, *oracle)
             name = f"results/{task}/{base.name}/{seed}.json"
             yield self._stage(name, needs, self._evaluate, task, base, seed)
