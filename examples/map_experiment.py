@@ -132,7 +132,7 @@ class MappedEngine(Engine):
         ours, theirs = self.base.vocabulary, adapter.models[0].vocabulary
         vocabulary_map = map_vocabularies(ours, theirs, policy.options)
         columns = policy.admitted(vocabulary_map).nonzero()[0]
-        steerer = Steerer(adapter, self.base, vocabulary_map, self.config.page_size)
+        steerer = self.prepare(adapter, vocabulary_map=vocabulary_map)
         steerer.tensors = WeightedTensors(
             torch.from_numpy(columns),
             torch.from_numpy(vocabulary_map.ids[columns].astype("int64")),

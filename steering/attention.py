@@ -64,6 +64,18 @@ class AttentionPlan:
     groups: list[RowGroup]
     is_uniform: bool
 
+    @classmethod
+    def of_single_tokens(
+        cls, cache: KVCache, positions: Tensor, slots: Tensor, block_tables: Tensor
+    ) -> AttentionPlan:
+        """Every token a row of its own: positions and slots `[tokens]`, block_tables `[tokens, pages]`, int64.
+
+        New tokens of one text may be several such rows: all keys and values of a layer are stored before it attends.
+        """
+        places = torch.arange(len(positions), device=positions.device)
+        group = RowGroup(places[:, None], positions[:, None], None, block_tables)
+        return cls(cache, slots, [group], is_uniform=True)
+
 
 def paged_attention(
     module: torch.nn.Module,

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from steering.fusion import add_shift
 from steering.sequence import Sequence
-from steering.shift import bridged_shift
+from steering.shift import bridged_shift, model_logits
+from steering.side_stream import SideStream
 from steering.steerer import Steerer, SteeringRow
 from steering.step_report import StepReport
+from steering.transfer import on_device
 from steering.types import BridgeName
 from steering.views import lend
 
@@ -40,15 +42,34 @@ class Distributions:
         """The same for some of the positions, in ascending order."""
         if len(rows) == self.base.shape[0]:
             return self
-        base = self.base[rows]
-        return Distributions(base, base if self.steered is self.base else self.steered[rows])
+        where = on_device(rows, self.base.device)
+        base = self.base.index_select(0, where)
+        return Distributions(base, base if self.steered is self.base else self.steered.index_select(0, where))
+
+
+@dataclass(slots=True)
+class _Job:
+    """Rows that one adapter steers by one bridge, each with the places of its positions in the step's tensors."""
+
+    steerer: Steerer
+    bridge: BridgeName
+    members: list[tuple[SteeringRow, list[int]]]
+
+    @property
+    def rows(self) -> list[SteeringRow]:
+        return [row for row, _ in self.members]
+
+    @property
+    def wanted(self) -> list[int]:
+        return [len(places) for _, places in self.members]
 
 
 class StepModels:
-    """Runs the steering models that a step's positions need."""
+    """Runs the steering models that a step's positions need, beside what `side` has queued before."""
 
-    def __init__(self, positions: list[Position]) -> None:
+    def __init__(self, positions: list[Position], side: SideStream) -> None:
         self._positions = positions
+        self._side = side
 
     def fuse(self, base: Tensor, report: StepReport) -> Distributions:
         """The base's logits float32 `[positions, V_base]` -> the distributions there (DESIGN: fusion)."""
@@ -90,55 +111,60 @@ class StepModels:
 
     def _run_wave(self, wave: list[int], base: Tensor, steered: Tensor, report: StepReport) -> None:
         """Advance the histories of a wave's positions and add their shifts to `steered`."""
-        # A sequence may have one adapter twice: its rows go to different jobs, so that no job has a position twice.
-        jobs: dict[tuple[Steerer, BridgeName, int], list[tuple[SteeringRow, list[int]]]] = {}
+        # The third of a key is the how-manieth: a sequence may have one adapter twice, and no job has a position twice.
+        jobs: dict[tuple[Steerer, BridgeName, int], _Job] = {}
         borrowed: list[SteeringRow] = []
-        for theirs in self._by_sequence(wave):
-            sequence = self._positions[theirs[0]].sequence
-            lengths = [self._positions[index].length for index in theirs]
-            before: Counter[tuple[Steerer, BridgeName]] = Counter()
-            for row in sequence.rows:
-                kind = (row.steerer, row.bridge)
-                job = jobs.setdefault((*kind, before[kind]), [])
-                before[kind] += 1
-                if len(theirs) > 1 and not row.steerer.shares_vocabulary:
-                    views = row.at_each(sequence.tokens, lengths)
-                    lend(row, views)
-                    borrowed += views
-                    job.extend((view, [index]) for view, index in zip(views, theirs, strict=True))
-                else:
-                    row.advance(sequence.tokens, lengths[-1])
-                    job.append((row, theirs))
-        for (steerer, bridge, _), members in jobs.items():
-            self._steer(steerer, bridge, members, base, steered, report)
+        # All models' passes come first, for a device that can do them while it is still busy with the base's.
+        with self._side.beside():
+            for theirs in self._by_sequence(wave):
+                borrowed += self._distribute(theirs, jobs)
+            logits = [model_logits(job.steerer, job.rows, job.wanted) for job in jobs.values()]
+        report.lap("steering")
+        for job, own in zip(jobs.values(), logits, strict=True):
+            self._steer(job, own, base, steered, report)
         broken = bool(borrowed) and not torch.isfinite(steered.amax())
         for row in borrowed:
             if broken:
                 row.spoil()
             row.release()
 
+    def _distribute(
+        self, theirs: list[int], jobs: dict[tuple[Steerer, BridgeName, int], _Job]
+    ) -> list[SteeringRow]:
+        """Put one sequence's positions into the jobs, its histories advanced; returns rows that must be released."""
+        sequence = self._positions[theirs[0]].sequence
+        lengths = [self._positions[index].length for index in theirs]
+        before: Counter[tuple[Steerer, BridgeName]] = Counter()
+        borrowed: list[SteeringRow] = []
+        for row in sequence.rows:
+            kind = (row.steerer, row.bridge)
+            job = jobs.setdefault((*kind, before[kind]), _Job(*kind, []))
+            before[kind] += 1
+            if len(theirs) > 1 and not row.steerer.shares_vocabulary:
+                views = row.at_each(sequence.tokens, lengths)
+                lend(row, views)
+                borrowed += views
+                job.members.extend((view, [index]) for view, index in zip(views, theirs, strict=True))
+            else:
+                row.advance(sequence.tokens, lengths[-1])
+                job.members.append((row, theirs))
+        return borrowed
+
     def _steer(
-        self,
-        steerer: Steerer,
-        bridge: BridgeName,
-        members: list[tuple[SteeringRow, list[int]]],
-        base: Tensor,
-        steered: Tensor,
-        report: StepReport,
+        self, job: _Job, logits: list[Tensor], base: Tensor, steered: Tensor, report: StepReport
     ) -> None:
-        """Add one adapter's shift at the positions of the rows that reach the base by one bridge."""
-        rows = [row for row, _ in members]
-        wanted = [len(theirs) for _, theirs in members]
-        specs = [row.spec for row, theirs in members for _ in theirs]
-        alphas = torch.tensor([spec.alpha for spec in specs], device=base.device)
-        indices = [i for _, theirs in members for i in theirs]
+        """Add one adapter's shift at the positions of its job."""
+        specs = [row.spec for row, places in job.members for _ in places]
+        places = [place for _, places in job.members for place in places]
+        alphas = on_device([spec.alpha for spec in specs], base.device)
         # Most often a batch has one adapter, and no row need be copied out and back.
-        everyone = indices == list(range(base.shape[0]))
-        where = torch.tensor(indices, device=base.device)
-        before, part = (base, steered) if everyone else (base[where], steered[where])
-        shift = bridged_shift(steerer, bridge, rows, wanted, before, alphas)
+        everyone = places == list(range(base.shape[0]))
+        where = on_device(places, base.device)
+        before = base if everyone else base.index_select(0, where)
+        part = steered if everyone else steered.index_select(0, where)
+        shift = bridged_shift(job.steerer, job.bridge, job.rows, job.wanted, logits, before, alphas)
         report.lap("steering")
         add_shift(part, before, shift, alphas, [spec.top_k for spec in specs])
         if not everyone:
-            steered[where] = part
+            steered.index_copy_(0, where, part)
         report.lap("fuse_sample")

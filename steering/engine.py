@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from mapping_cache import VocabularyMap, load_or_build
 from steering.adapters import Adapter, AdapterRegistry
@@ -18,16 +19,18 @@ from steering.admission import check_request
 from steering.constraint import constrain
 from steering.distribution import Distributions, Position, StepModels
 from steering.engine_config import MOST_SCORES, EngineConfig, make_pool
+from steering.execution import Execution, execution_on
 from steering.host_memory import keep_freed_memory
 from steering.loaded_model import LoadedModel
-from steering.outputs import OutputBuilder
+from steering.outputs import Drawn, OutputBuilder
 from steering.resolution import resolve
-from steering.runner import RowInput
+from steering.row_input import RowInput
 from steering.sampler import SamplingRow, sample
 from steering.scheduler import Chunk, Scheduler
 from steering.sequence import Sequence
 from steering.steerer import Steerer, SteeringRow
 from steering.step_report import StepReport
+from steering.transfer import on_device
 from steering.types import (
     EngineStats,
     InvalidRequestError,
@@ -42,16 +45,33 @@ __all__ = ["Engine", "EngineConfig"]
 _LEAST_ALPHA = 1e-12
 
 
-class Engine:
-    """Continuous batching over one base, every sequence steered by its own adapters or none."""
+_Begun = tuple[list[Chunk], list[Position], Tensor]
 
-    def __init__(self, base: LoadedModel, config: EngineConfig | None = None) -> None:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _AheadPass:
+    """The base's logits `[sequences, V]` after the token that each of these sequences drew last."""
+
+    sequences: list[Sequence]
+    logits: Tensor
+
+
+class Engine:
+    """Continuous batching over one base, every sequence steered by its own adapters or none.
+
+    `execution`: how passes are put on the device, by default what pays on the base's.
+    """
+
+    def __init__(
+        self, base: LoadedModel, config: EngineConfig | None = None, execution: Execution | None = None
+    ) -> None:
         if base.device.type == "cpu":
             keep_freed_memory()
         self.base = base
         self.config = config or EngineConfig()
         self.max_model_len = min(base.max_model_len, self.config.max_model_len or base.max_model_len)
-        self._allocator, self._runner = make_pool(base, self.config, self.max_model_len)
+        self._execution = execution or execution_on(base.device, eager=self.config.enforce_eager)
+        self._allocator, self._runner = make_pool(base, self.config, self._execution, self.max_model_len)
         self.max_model_len = min(self.max_model_len, self._allocator.num_pages * self.config.page_size)
         self._scheduler = Scheduler(
             self._allocator,
@@ -63,6 +83,7 @@ class Engine:
         self._registry: AdapterRegistry[Steerer] = AdapterRegistry()
         self._reencoded = 0
         self._instant: list[StepOutput] = []
+        self._ahead: _AheadPass | None = None
         self.last_step = StepReport()
 
     # Adapters
@@ -74,14 +95,28 @@ class Engine:
         """
         self.install(self.prepare(adapter, progress=progress))
 
-    def prepare(self, adapter: Adapter, *, progress: Callable[[int, int], None] | None = None) -> Steerer:
+    def prepare(
+        self,
+        adapter: Adapter,
+        *,
+        vocabulary_map: VocabularyMap | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Steerer:
         """An adapter made ready for this base, which no request can name yet.
 
-        Builds the vocabulary map or reads it from the cache, which may take seconds. Any thread.
+        Without a `vocabulary_map` it is built or read from the cache, which may take seconds. Any thread.
         """
-        vocabulary_map = load_or_build(self.base.vocabulary, adapter.models[0].vocabulary, progress=progress)
-        config = self.config
-        return Steerer(adapter, self.base, vocabulary_map, config.page_size, config.prefix_caching)
+        if vocabulary_map is None:
+            theirs = adapter.models[0].vocabulary
+            vocabulary_map = load_or_build(self.base.vocabulary, theirs, progress=progress)
+        return Steerer(
+            adapter,
+            self.base,
+            vocabulary_map,
+            self.config.page_size,
+            self.config.prefix_caching,
+            self._execution.new_recorder,
+        )
 
     def install(self, steerer: Steerer) -> None:
         """Let requests name what `prepare` made; takes no time. Any thread."""
@@ -147,11 +182,12 @@ class Engine:
         """One pass over all running sequences; returns what each of them gained."""
         outputs, self._instant = self._instant, []
         report = self.last_step = StepReport()
-        chunks = self._scheduler.schedule()
-        if not chunks:
+        begun = self._resume(report) or self._begin(report)
+        if begun is None:
             return outputs
-        report.started = tuple(chunk.sequence.start() for chunk in chunks if not chunk.sequence.started)
-        positions, distributions = self._distributions(chunks, report)
+        chunks, positions, base_logits = begun
+        report.lap("base")
+        distributions = StepModels(positions, self._execution.side).fuse(base_logits, report)
         self._score_prompts(positions, distributions)
         for chunk in chunks:
             self._scheduler.commit(chunk)
@@ -194,8 +230,12 @@ class Engine:
 
     # One step's parts
 
-    def _distributions(self, chunks: list[Chunk], report: StepReport) -> tuple[list[Position], Distributions]:
-        """Run the base over the chunks, then the steering models, and fuse at every position that matters."""
+    def _begin(self, report: StepReport) -> _Begun | None:
+        """Run the base over the chunks of a new step; None where there is nothing to do."""
+        chunks = self._scheduler.schedule()
+        if not chunks:
+            return None
+        report.started = tuple(chunk.sequence.start() for chunk in chunks if not chunk.sequence.started)
         inputs: list[RowInput] = []
         positions: list[Position] = []
         for chunk in chunks:
@@ -205,9 +245,48 @@ class Engine:
             inputs.append(RowInput(tokens, chunk.start, sequence.pages, chunk.count - wanted))
             positions.extend(Position(sequence, length) for length in range(end - wanted + 1, end + 1))
         report.lap("host")
-        base_logits = self._runner.forward(inputs)
-        report.lap("base")
-        return positions, StepModels(positions).fuse(base_logits, report)
+        self._execution.side.mark()
+        return chunks, positions, self._runner.forward(inputs)
+
+    def _resume(self, report: StepReport) -> _Begun | None:
+        """What the last step has queued of this one: the rows whose sequences have not ended meanwhile."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return None
+        going = [
+            row
+            for row, sequence in enumerate(ahead.sequences)
+            if self._sequences.get(sequence.request.request_id) is sequence
+        ]
+        if not going:
+            return None
+        sequences = [ahead.sequences[row] for row in going]
+        chunks = [Chunk(sequence, sequence.computed, 1) for sequence in sequences]
+        positions = [Position(sequence, len(sequence.tokens)) for sequence in sequences]
+        logits = ahead.logits
+        if len(going) < len(ahead.sequences):
+            logits = logits.index_select(0, on_device(going, logits.device))
+        report.lap("host")
+        return chunks, positions, logits
+
+    def _run_ahead(self, sequences: list[Sequence], tokens: Tensor) -> None:
+        """Queue the base's pass over tokens int64 `[sequences]` that were just drawn, before the host has read them.
+
+        Only where the next step has nothing else to do: nobody can be admitted, and no prompt is being read.
+        """
+        scheduler = self._scheduler
+        if scheduler.may_admit or len(sequences) < len(scheduler.running):
+            return
+        going = [row for row, sequence in enumerate(sequences) if self._has_room(sequence)]
+        if not going or not scheduler.reserve_next(sequences[row] for row in going):
+            return
+        if len(going) < len(sequences):
+            tokens = tokens.index_select(0, on_device(going, tokens.device))
+            sequences = [sequences[row] for row in going]
+        # The token is on the device; here it only takes a place.
+        inputs = [RowInput((0,), len(sequence.tokens), sequence.pages, 0) for sequence in sequences]
+        self._execution.side.mark()
+        self._ahead = _AheadPass(sequences, self._runner.forward(inputs, tokens))
 
     def _score_prompts(self, positions: list[Position], distributions: Distributions) -> None:
         """Collect the log probabilities of prompt tokens where a request asked for them."""
@@ -246,17 +325,17 @@ class Engine:
         ]
         report.lap("host")
         scores = constrain(ends.steered, [s.constraint for s in sequences], forbidden)
-        tokens = sample(scores, rows).tolist()
-        report.lap("fuse_sample")
+        tokens = sample(scores, rows)
         steered = [row for row, s in enumerate(sequences) if s.rows]
         every = self.config.kl_every
-        builder = OutputBuilder(
-            ends, steered, [row for row in steered if sequences[row].generated_count % every == 0]
+        drawn = Drawn(
+            ends, tokens, steered, [row for row in steered if sequences[row].generated_count % every == 0]
         )
-        return [
-            self._commit(builder, row, sequence, token)
-            for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True))
-        ]
+        if self._execution.runs_ahead:
+            self._run_ahead(sequences, tokens)
+        builder = drawn.read()
+        report.lap("fuse_sample")
+        return [self._commit(builder, row, sequence) for row, sequence in enumerate(sequences)]
 
     def _forbidden(self, sequence: Sequence) -> tuple[int, ...]:
         if sequence.generated_count >= sequence.request.sampling.min_tokens:
@@ -269,11 +348,17 @@ class Engine:
             return sampling.stop_token_ids
         return self.base.eos_token_ids | sampling.stop_token_ids
 
-    def _commit(self, builder: OutputBuilder, row: int, sequence: Sequence, token: int) -> StepOutput:
+    def _has_room(self, sequence: Sequence) -> bool:
+        """False where the next token is the last one, whatever it is."""
+        after = sequence.generated_count + 1
+        return after < sequence.request.sampling.max_tokens and len(sequence.tokens) + 1 < self.max_model_len
+
+    def _commit(self, builder: OutputBuilder, row: int, sequence: Sequence) -> StepOutput:
         """Append a token (or end without one) and build the output."""
         sampling = sequence.request.sampling
         prompt_logprobs = tuple(sequence.prompt_logprobs) if sequence.scores_prompt else None
-        if not builder.is_finite(row):
+        token = builder.tokens[row]
+        if not builder.finite[row]:
             self._runner.cache.spoil(sequence.pages)
             for steering in sequence.rows:
                 steering.spoil()
@@ -298,7 +383,7 @@ class Engine:
                 param="response_format",
             )
         sequence.tokens.append(token)
-        output = builder.output(row, sequence, token, prompt_logprobs)
+        output = builder.output(row, sequence, prompt_logprobs)
         complete = grammar is not None and grammar.follow(sequence.generated)
         if complete or token in self._end_tokens(sequence):
             output = replace(output, finish_reason="stop")

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
+from steering.execution import Execution
 from steering.kv_cache import KVCache
 from steering.loaded_model import LoadedModel
 from steering.pages import PageAllocator
-from steering.runner import RowInput, Runner
+from steering.row_input import RowInput
+from steering.runner import Runner
 
 # Of the memory that is free at start, a GPU's pool takes this share; a CPU's takes at most the bytes below.
 _GPU_MEMORY_SHARE = 0.8
@@ -25,6 +27,7 @@ class EngineConfig:
 
     `kv_cache_memory` is bytes for the base's pool; None chooses by the device. `kl_every`: a request's first token and
     every so-manieth after it say how far steering moved their distribution, which takes two passes over the vocabulary.
+    `enforce_eager`: call each operation as it comes on a GPU too, see `steering.execution`.
     """
 
     max_num_seqs: int = 32
@@ -34,9 +37,12 @@ class EngineConfig:
     kv_cache_memory: int | None = None
     prefix_caching: bool = True
     kl_every: int = 1
+    enforce_eager: bool = False
 
 
-def make_pool(base: LoadedModel, config: EngineConfig, max_model_len: int) -> tuple[PageAllocator, Runner]:
+def make_pool(
+    base: LoadedModel, config: EngineConfig, execution: Execution, max_model_len: int
+) -> tuple[PageAllocator, Runner]:
     """The base's pool, as many pages as the memory allows and the limits can use."""
     probe = KVCache(PageAllocator(1, config.page_size))
     Runner(base, probe).forward([RowInput([0], 0, probe.allocator.allocate(1), 0)])
@@ -46,11 +52,11 @@ def make_pool(base: LoadedModel, config: EngineConfig, max_model_len: int) -> tu
     if pages < 1:
         raise ValueError(f"kv_cache_memory: {memory} bytes hold no page of {probe.bytes_per_page} bytes")
     allocator = PageAllocator(int(pages), config.page_size, prefix_caching=config.prefix_caching)
-    runner = Runner(base, KVCache(allocator))
+    cache = KVCache(allocator)
     page = allocator.allocate(1)
-    runner.forward([RowInput([0], 0, page, 0)])
+    Runner(base, cache).forward([RowInput([0], 0, page, 0)])
     allocator.release(page)
-    return allocator, runner
+    return allocator, Runner(base, cache, execution.new_recorder and execution.new_recorder())
 
 
 def _default_memory(device: torch.device) -> int:

@@ -17,11 +17,13 @@ class KVCache:
     """Keys and values per layer, `[pages, page_size, kv_heads, head_dim]`, made when a layer first writes.
 
     Making them at the first write takes the heads, head sizes and dtype from the model itself, whatever its
-    configuration calls them.
+    configuration calls them. The last page of each is nobody's: the allocator does not know it, and what stands in a
+    pass only to fill it up writes there. `generation` counts how often a layer's pool was made, or moved in memory.
     """
 
     def __init__(self, allocator: PageAllocator) -> None:
         self.allocator = allocator
+        self.generation = 0
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -29,10 +31,15 @@ class KVCache:
         """Memory of one page over all layers, in bytes; 0 before the first forward pass."""
         return sum(pool[0].numel() * pool.element_size() for pair in self._layers.values() for pool in pair)
 
+    @property
+    def nobody(self) -> int:
+        """The number of the page that belongs to no row."""
+        return self.allocator.num_pages
+
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store `[tokens, kv_heads, head_dim]` keys and values at `slots` and return the layer's whole pools."""
         pools = self._layers.get(layer)
-        if pools is None or pools[0].shape[0] < self.allocator.num_pages:
+        if pools is None or pools[0].shape[0] <= self.nobody:
             pools = (self._enlarge(pools and pools[0], keys), self._enlarge(pools and pools[1], values))
             self._layers[layer] = pools
         for pool, new in zip(pools, (keys, values), strict=True):
@@ -62,13 +69,14 @@ class KVCache:
             self._layers[layer] = (keys, values)
 
     def _enlarge(self, pool: Tensor | None, like: Tensor) -> Tensor:
+        if pool is not None and pool.shape[0] > self.nobody:
+            return pool
         # Zeros, not empty: a masked position still takes part in a product, and 0 * NaN is NaN.
-        shape = (self.allocator.num_pages, self.allocator.page_size, *like.shape[1:])
+        shape = (self.nobody + 1, self.allocator.page_size, *like.shape[1:])
         larger = torch.zeros(shape, dtype=_stored(like), device=like.device)
         if pool is not None:
-            if pool.shape[0] >= shape[0]:
-                return pool
-            larger[: pool.shape[0]] = pool
+            larger[: pool.shape[0] - 1] = pool[:-1]
+        self.generation += 1
         return larger
 
 

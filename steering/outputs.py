@@ -1,11 +1,12 @@
-"""From a step's distributions to what it tells the world: log probabilities, and what steering changed."""
+"""From a step's distributions to what it tells the world: tokens, log probabilities, and what steering changed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from steering.distribution import Distributions
 from steering.fusion import best, divergence
@@ -13,47 +14,80 @@ from steering.sequence import Sequence as RunningSequence
 from steering.types import StepOutput, TokenLogprob
 
 
-class OutputBuilder:
-    """Builds the outputs of one step; what several rows need is computed once for all.
+class Drawn:
+    """What a step found at the ends of its sequences, on its way to the host.
 
-    `steered`: the rows that an adapter has part in, and so can differ from the base; `measured`: those of them whose
-    divergence is wanted.
+    All of it is one small tensor, which is asked for once the device has been given its next work.
     """
 
     def __init__(
-        self, distributions: Distributions, steered: Sequence[int] = (), measured: Sequence[int] = ()
+        self, ends: Distributions, tokens: Tensor, steered: Sequence[int], measured: Sequence[int]
     ) -> None:
-        self._distributions = distributions
+        """tokens: int64 `[rows]`, as drawn. steered: the rows that an adapter has part in, and so can differ from the
+        base; measured: those of them whose divergence is wanted."""
+        self._ends = ends
         self._steered = list(steered)
         self._measured = list(measured)
+        found = [tokens, torch.isfinite(ends.steered.amax(-1))]
+        if steered:
+            theirs = ends.select(self._steered)
+            found.append(best(theirs.steered) != best(theirs.base))
+        if measured:
+            theirs = ends.select(self._measured)
+            found.append(divergence(theirs.steered, theirs.base))
+        # float64 holds a token's number and a float32 exactly.
+        self._found = torch.cat([part.double() for part in found])
 
-    def is_finite(self, row: int) -> bool:
-        """False when a row's distribution is broken (NaN, or no likeliest token)."""
-        return self._finite[row]
+    def read(self) -> OutputBuilder:
+        """Wait for the device."""
+        found = iter(self._found.tolist())
+        rows = range(self._ends.base.shape[0])
+        return OutputBuilder(
+            self._ends,
+            tokens=[int(next(found)) for _ in rows],
+            finite=[bool(next(found)) for _ in rows],
+            changed={row for row in self._steered if next(found)},
+            divergence={row: next(found) for row in self._measured},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OutputBuilder:
+    """Builds the outputs of one step.
+
+    `finite`: False where a row's distribution is broken (NaN, or no likeliest token). `changed`: the steered rows whose
+    likeliest token is not the base's. `divergence`: KL(steered || base) of the rows where it was measured.
+    """
+
+    distributions: Distributions
+    tokens: list[int] = field(default_factory=list)
+    finite: list[bool] = field(default_factory=list)
+    changed: set[int] = field(default_factory=set)
+    divergence: dict[int, float] = field(default_factory=dict)
 
     def output(
         self,
         row: int,
         sequence: RunningSequence,
-        token: int,
         prompt_logprobs: tuple[TokenLogprob | None, ...] | None,
     ) -> StepOutput:
-        """The output of a row that drew `token`; its end is for the caller to judge."""
+        """The output of a row that goes on; its end is for the caller to judge."""
+        token = self.tokens[row]
         count = sequence.request.sampling.logprobs
         return StepOutput(
             request_id=sequence.request.request_id,
             token_ids=(token,),
             logprobs=() if count is None else (self.token_logprob(row, token, count),),
             prompt_logprobs=prompt_logprobs,
-            changed=int(row in self._changed),
-            kl=self._divergence.get(row),
+            changed=int(row in self.changed),
+            kl=self.divergence.get(row),
         )
 
     def token_logprob(self, row: int, token: int, count: int) -> TokenLogprob:
         """One token's log probabilities and the `count` best ones beside it."""
-        scores, base = self._distributions.steered[row], self._distributions.base[row]
+        scores, base = self.distributions.steered[row], self.distributions.base[row]
         steered = scores.log_softmax(-1)
-        before = steered if self._distributions.steered is self._distributions.base else base.log_softmax(-1)
+        before = steered if self.distributions.steered is self.distributions.base else base.log_softmax(-1)
         own = float(steered[token])
         top: tuple[tuple[int, float], ...] = ()
         if count:
@@ -67,25 +101,3 @@ class OutputBuilder:
             shift=float(scores[token] - base[token]),
             top=top,
         )
-
-    @cached_property
-    def _finite(self) -> list[bool]:
-        finite: list[bool] = torch.isfinite(self._distributions.steered.amax(-1)).tolist()
-        return finite
-
-    @cached_property
-    def _changed(self) -> set[int]:
-        """The steered rows whose likeliest token is not the base's."""
-        if not self._steered:
-            return set()
-        theirs = self._distributions.select(self._steered)
-        moved = (best(theirs.steered) != best(theirs.base)).tolist()
-        return {row for row, differs in zip(self._steered, moved, strict=True) if differs}
-
-    @cached_property
-    def _divergence(self) -> dict[int, float]:
-        if not self._measured:
-            return {}
-        theirs = self._distributions.select(self._measured)
-        found = divergence(theirs.steered, theirs.base).tolist()
-        return dict(zip(self._measured, found, strict=True))

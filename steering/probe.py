@@ -12,7 +12,8 @@ from steering.forward import forward_of
 from steering.kv_cache import KVCache
 from steering.loaded_model import LoadedModel
 from steering.pages import PageAllocator
-from steering.runner import RowInput, Runner
+from steering.row_input import RowInput
+from steering.runner import Runner
 from steering.types import ModelLoadError
 
 PROBE_LENGTH = 12

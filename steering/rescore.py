@@ -15,7 +15,8 @@ from torch import Tensor
 
 from steering.bridge import Bridged, carry, mean_shift
 from steering.fusion import add_shift
-from steering.runner import RowInput, Runner
+from steering.row_input import RowInput
+from steering.runner import Runner
 from steering.steerer import Steerer, SteeringRow
 
 # Best tokens by base plus mapped shift, and by the base alone (an unmatched token may be the base's favourite).

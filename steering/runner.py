@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,49 +10,44 @@ from torch import Tensor
 from steering.attention import AttentionPlan, RowGroup
 from steering.kv_cache import KVCache
 from steering.loaded_model import LoadedModel
+from steering.recorded import Record, RecordedPasses
+from steering.row_input import RowInput, wanted_tokens
+from steering.transfer import on_device
 
 # Rows with up to this many new tokens share one padded rectangle; longer ones go by themselves.
 SHORT_ROW = 8
 
 
-@dataclass(frozen=True, slots=True)
-class RowInput:
-    """New tokens of one row: they stand at positions `start`, `start + 1`, ...; `pages` cover them all.
+class Runner:
+    """Runs one loaded model on packed rows over its own paged pool.
 
-    Logits are wanted from the new token number `logits_from` on (`len(tokens)`: none).
+    `record`: what records passes over short rows where that pays, see `steering.recorded`.
     """
 
-    tokens: Sequence[int]
-    start: int
-    pages: Sequence[int]
-    logits_from: int
-
-
-class Runner:
-    """Runs one loaded model on packed rows over its own paged pool."""
-
-    def __init__(self, loaded: LoadedModel, cache: KVCache) -> None:
+    def __init__(self, loaded: LoadedModel, cache: KVCache, record: Record | None = None) -> None:
         self.loaded = loaded
         self.cache = cache
+        self._recorded = None if record is None else RecordedPasses(loaded, cache, record)
 
     @torch.inference_mode()
-    def forward(self, rows: Sequence[RowInput]) -> Tensor:
+    def forward(self, rows: Sequence[RowInput], given: Tensor | None = None) -> Tensor:
         """Compute the rows' new tokens, store their keys and values, and return the logits that were asked for.
 
+        given: the packed tokens, int64, where the device has them already; those of `rows` are then not read.
         Returns float32 `[wanted positions, V]`, row after row in the order given.
         """
+        if self._recorded is not None and all(len(row.tokens) <= SHORT_ROW for row in rows):
+            logits = self._recorded.forward(rows, given)
+            if logits is not None:
+                return logits
         device = self.loaded.device
         tokens = [token for row in rows for token in row.tokens]
         positions = [row.start + i for row in rows for i in range(len(row.tokens))]
-        wanted: list[int] = []
-        offset = 0
-        for row in rows:
-            wanted.extend(range(offset + row.logits_from, offset + len(row.tokens)))
-            offset += len(row.tokens)
+        wanted = wanted_tokens(rows)
         logits = self.loaded.forward(
-            torch.tensor(tokens, device=device),
-            torch.tensor(positions, device=device),
-            torch.tensor(wanted or [offset - 1], device=device),
+            on_device(tokens, device) if given is None else given,
+            on_device(positions, device),
+            on_device(wanted or [len(tokens) - 1], device),
             self._plan(rows),
         )
         return logits[: len(wanted)].float()
@@ -76,7 +70,7 @@ class Runner:
         made = [self._group([rows[i] for i in g], [offsets[i] for i in g]) for g in groups.values()]
         return AttentionPlan(
             cache=self.cache,
-            slots=torch.tensor(slots, device=self.loaded.device),
+            slots=on_device(slots, self.loaded.device),
             groups=made,
             # A group holds its rows in the order of the batch, so that a single unpadded one is the batch itself.
             is_uniform=len(made) == 1 and made[0].real is None,
@@ -94,13 +88,13 @@ class Runner:
             [*row.pages[:count], *([row.pages[0]] * (longest - count))]
             for row, count in zip(rows, used, strict=True)
         ]
-        counts = torch.tensor([[len(row.tokens)] for row in rows], device=device)
+        counts = on_device([[len(row.tokens)] for row in rows], device)
         steps = torch.arange(width, device=device)[None]
         real = steps < counts
         within = torch.where(real, steps, 0)
         return RowGroup(
-            queries=torch.tensor(offsets, device=device)[:, None] + within,
-            positions=torch.tensor([row.start for row in rows], device=device)[:, None] + within,
+            queries=on_device(offsets, device)[:, None] + within,
+            positions=on_device([row.start for row in rows], device)[:, None] + within,
             real=None if all(len(row.tokens) == width for row in rows) else real,
-            block_tables=torch.tensor(tables, device=device),
+            block_tables=on_device(tables, device),
         )

@@ -7,6 +7,7 @@ left of the step's token budget goes to prompts, in chunks.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from steering.pages import PageAllocator
@@ -96,6 +97,20 @@ class Scheduler:
             chunks.append(Chunk(following, following.computed, count))
             budget.take(following, count)
         return chunks
+
+    @property
+    def may_admit(self) -> bool:
+        """True where somebody waits and another sequence may run."""
+        return bool(self.waiting) and len(self.running) < self._max_num_seqs
+
+    def reserve_next(self, sequences: Iterable[Sequence]) -> bool:
+        """Pages for one more token of each, where nobody has to give any; False where there are too few."""
+        missing = {s: self.allocator.pages_for(len(s.tokens) + 1) - len(s.pages) for s in sequences}
+        if sum(missing.values()) > self.allocator.available:
+            return False
+        for sequence, count in missing.items():
+            sequence.pages.extend(self.allocator.allocate(count))
+        return True
 
     def commit(self, chunk: Chunk) -> None:
         """Record that a chunk's keys and values are in the pool."""

@@ -9,12 +9,22 @@ from torch import Tensor
 
 from steering.bridge import Bridged, map_shift
 from steering.rescore import rescore
-from steering.runner import RowInput, Runner
+from steering.row_input import RowInput
+from steering.runner import Runner
 from steering.steerer import RowKV, Steerer, SteeringRow
+from steering.transfer import on_device
 from steering.types import BridgeName
 
 # The longest piece of a history that is computed in one forward pass.
 _MAX_CHUNK = 512
+
+
+def model_logits(steerer: Steerer, rows: Sequence[SteeringRow], wanted: Sequence[int]) -> list[Tensor]:
+    """Run an adapter's models: a model float32 `[sum(wanted), V_steering]` at the last `wanted` positions of each row.
+
+    More than one position can only be wanted where the vocabulary is shared.
+    """
+    return [_logits(runner, number, rows, wanted) for number, runner in enumerate(steerer.runners)]
 
 
 def bridged_shift(
@@ -22,23 +32,21 @@ def bridged_shift(
     bridge: BridgeName,
     rows: Sequence[SteeringRow],
     wanted: Sequence[int],
+    logits: Sequence[Tensor],
     base: Tensor,
     alphas: Tensor,
 ) -> Bridged:
-    """An adapter's bridged shift at the last `wanted` positions of each row.
+    """An adapter's bridged shift at the positions of its models' `logits` (see `model_logits`).
 
     base: the base's scores there, float32 `[sum(wanted), V_base]`; alphas `[sum(wanted)]`, by which a bridge judges
-    what is worth its while. More than one position can only be wanted where the vocabulary is shared.
+    what is worth its while.
     """
-    logits = [
-        _logits(steerer.runners[number], number, rows, wanted) for number in range(len(steerer.runners))
-    ]
     if bridge == "rescore":
         return rescore(steerer, rows, logits, base, alphas)
     shift = steerer.adapter.shifting.shift(logits)
     silent = [row.length == 0 for row, count in zip(rows, wanted, strict=True) for _ in range(count)]
     if any(silent):
-        shift = shift.masked_fill(torch.tensor(silent, device=shift.device)[:, None], 0.0)
+        shift = shift.masked_fill(on_device(silent, shift.device)[:, None], 0.0)
     return map_shift(shift, steerer.tensors, base, neutral=steerer.adapter.neutral)
 
 
@@ -66,7 +74,7 @@ def _logits(runner: Runner, number: int, rows: Sequence[SteeringRow], wanted: Se
     if not empty:
         return found
     logits = torch.zeros(place, runner.loaded.vocab_size, device=runner.loaded.device)
-    logits[sorted(set(range(place)) - set(empty))] = found
+    logits.index_copy_(0, on_device(sorted(set(range(place)) - set(empty)), logits.device), found)
     return logits
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mapping_cache import VocabularyMap
@@ -12,6 +12,7 @@ from steering.history import History, SharedHistory, SteeringEncoder, TextHistor
 from steering.kv_cache import KVCache
 from steering.loaded_model import LoadedModel
 from steering.pages import PageAllocator
+from steering.recorded import Record
 from steering.runner import Runner
 from steering.types import BridgeName, ResolvedSteering
 
@@ -146,6 +147,7 @@ class Steerer:
         vocabulary_map: VocabularyMap,
         page_size: int,
         prefix_caching: bool = True,
+        new_recorder: Callable[[], Record] | None = None,
     ) -> None:
         self.adapter = adapter
         self.vocabulary_map = vocabulary_map
@@ -156,6 +158,7 @@ class Steerer:
                 KVCache(
                     PageAllocator(_INITIAL_PAGES, page_size, growable=True, prefix_caching=prefix_caching)
                 ),
+                new_recorder and new_recorder(),
             )
             for model in adapter.models
         ]

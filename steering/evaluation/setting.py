@@ -8,7 +8,6 @@ from typing import Literal
 from mapping_cache import DEFAULT_MIN_SIMILARITY, Form, Method, VocabularyMap, load_or_build
 from steering.adapters import Adapter
 from steering.engine import Engine
-from steering.steerer import Steerer
 from steering.types import BridgeName, SteeringSpec
 
 Unmatched = Literal["neutral", "zero"]
@@ -74,5 +73,5 @@ def apply(
         top_k=whole.top_k or None,
     )
     used = vocabulary_map if vocabulary_map is not None else map_for(engine, adapter, setting)
-    engine.install(Steerer(steering, engine.base, used, engine.config.page_size))
+    engine.install(engine.prepare(steering, vocabulary_map=used))
     return SteeringSpec(steering.name, alpha=whole.alpha, bridge=whole.bridge)

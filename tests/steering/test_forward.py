@@ -19,7 +19,8 @@ from steering.kv_cache import KVCache
 from steering.linear import pack_linears, product
 from steering.loaded_model import LoadedModel
 from steering.pages import PageAllocator
-from steering.runner import RowInput, Runner
+from steering.row_input import RowInput
+from steering.runner import Runner
 from tests.models import tokenizer_byte_level
 
 WIDTH = 256

@@ -1,0 +1,84 @@
+"""A recorder for any device: it notes the operations of a pass, and repeats them on the same tensors.
+
+What a CUDA graph does, without a GPU: Python runs once, addresses and host values are what they were, only what stands
+in memory counts. What a graph could not capture is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+# They read the device's numbers on the host, make shapes of them, or bring the host's numbers to the device.
+FORBIDDEN = (
+    "_local_scalar_dense",
+    "is_nonzero",
+    "nonzero",
+    "masked_select",
+    "unique",
+    "repeat_interleave.Tensor",
+    "equal",
+    "lift_fresh",
+)
+
+
+class NotRecordableError(RuntimeError):
+    """The pass does what no graph can capture."""
+
+
+class _Tape(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = str(func).split("::")[-1].removeprefix("aten.")
+        if any(name == bad or name.startswith(bad + ".") for bad in FORBIDDEN):
+            raise NotRecordableError(f"{name} cannot be recorded")
+        if name.startswith("index.") and any(i is not None and i.dtype == torch.bool for i in args[1]):
+            raise NotRecordableError("indexing by a mask cannot be recorded")
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, result))
+        return result
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_iter(tree) if isinstance(leaf, Tensor)]
+
+
+def _storages(tensors: Sequence[Tensor]) -> set[int]:
+    return {t.untyped_storage()._cdata for t in tensors if t.layout == torch.strided}
+
+
+class TapeRecorder:
+    """Counts what it recorded, and what it repeated."""
+
+    def __init__(self) -> None:
+        self.recorded = 0
+        self.replayed = 0
+
+    def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        tape = _Tape()
+        with tape:
+            result = run()
+        self.recorded += 1
+
+        def replay() -> Tensor:
+            self.replayed += 1
+            for func, args, kwargs, outputs in tape.calls:
+                given = _storages(_tensors((args, kwargs)))
+                again = func(*args, **kwargs)
+                for old, new in zip(_tensors(outputs), _tensors(again), strict=True):
+                    # A view, or an operation in place, has its result where it was.
+                    if not _storages([old]) & given:
+                        old.copy_(new)
+            return result
+
+        return replay
