@@ -12,13 +12,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import torch
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from llguidance.numpy import fill_next_token_bitmask
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mapping_cache import CanonicalVocabulary
+from steering.transfer import on_device
 
 _CACHED = 16
 _NOISE = re.compile(r"\s*(\d+ \||<non-verbose/>)")
@@ -137,11 +137,11 @@ def constrain(
         return logprobs
     packed = np.stack(list(masks.values())).view(np.uint8)
     allowed = np.unpackbits(packed, axis=1, count=logprobs.shape[1], bitorder="little")
-    banned = torch.from_numpy(allowed == 0).to(logprobs.device, non_blocking=True)
+    banned = on_device(allowed == 0, logprobs.device)
     if len(masks) == len(states):
         return logprobs.masked_fill(banned, float("-inf"))
-    where = torch.tensor(list(masks), device=logprobs.device)
-    return logprobs.index_copy(0, where, logprobs[where].masked_fill_(banned, float("-inf")))
+    where = on_device(list(masks), logprobs.device)
+    return logprobs.index_copy(0, where, logprobs.index_select(0, where).masked_fill_(banned, float("-inf")))
 
 
 class _Spelling:

@@ -22,7 +22,7 @@ from steering.engine_config import MOST_SCORES, EngineConfig, make_pool
 from steering.execution import Execution, execution_on
 from steering.host_memory import keep_freed_memory
 from steering.loaded_model import LoadedModel
-from steering.outputs import Drawn, OutputBuilder
+from steering.outputs import Drawn, OutputBuilder, token_logprobs
 from steering.resolution import resolve
 from steering.row_input import RowInput
 from steering.sampler import SamplingRow, sample
@@ -290,7 +290,7 @@ class Engine:
 
     def _score_prompts(self, positions: list[Position], distributions: Distributions) -> None:
         """Collect the log probabilities of prompt tokens where a request asked for them."""
-        builder = OutputBuilder(distributions)
+        asked: list[tuple[int, int, int]] = []
         for row, position in enumerate(positions):
             sequence = position.sequence
             if not sequence.scores_prompt:
@@ -298,9 +298,10 @@ class Engine:
             if not sequence.prompt_logprobs:
                 sequence.prompt_logprobs.append(None)
             if position.length < sequence.prompt_length:
-                token = sequence.tokens[position.length]
                 count = sequence.request.sampling.prompt_logprobs or 0
-                sequence.prompt_logprobs.append(builder.token_logprob(row, token, count))
+                asked.append((row, sequence.tokens[position.length], count))
+        for (row, _, _), entry in zip(asked, token_logprobs(distributions, asked), strict=True):
+            positions[row].sequence.prompt_logprobs.append(entry)
 
     def _next_tokens(
         self, positions: list[Position], distributions: Distributions, report: StepReport
@@ -333,7 +334,8 @@ class Engine:
         )
         if self._execution.runs_ahead:
             self._run_ahead(sequences, tokens)
-        builder = drawn.read()
+        asked = {row: s.request.sampling.logprobs for row, s in enumerate(sequences)}
+        builder = drawn.read({row: count for row, count in asked.items() if count is not None})
         report.lap("fuse_sample")
         return [self._commit(builder, row, sequence) for row, sequence in enumerate(sequences)]
 
@@ -383,7 +385,7 @@ class Engine:
                 param="response_format",
             )
         sequence.tokens.append(token)
-        output = builder.output(row, sequence, prompt_logprobs)
+        output = builder.output(row, sequence.request.request_id, prompt_logprobs)
         complete = grammar is not None and grammar.follow(sequence.generated)
         if complete or token in self._end_tokens(sequence):
             output = replace(output, finish_reason="stop")

@@ -18,6 +18,7 @@ from steering.fusion import add_shift
 from steering.row_input import RowInput
 from steering.runner import Runner
 from steering.steerer import Steerer, SteeringRow
+from steering.transfer import on_device
 
 # Best tokens by base plus mapped shift, and by the base alone (an unmatched token may be the base's favourite).
 STEERED_CANDIDATES = 16
@@ -79,11 +80,10 @@ def rescore(
     if not candidates:
         return mapped
     scores = score_trials(steerer, candidates)
-    where = torch.tensor([(c.row, c.token, c.first or 0) for c in candidates], device=base.device)
-    has_first = torch.tensor([c.first is not None for c in candidates], device=base.device)
-    extra = torch.tensor(
-        [sum(scores[c.new]) - sum(scores[c.old]) for c in candidates], device=base.device, dtype=base.dtype
-    )
+    where = on_device([(c.row, c.token, c.first or 0) for c in candidates], base.device)
+    has_first = on_device([c.first is not None for c in candidates], base.device)
+    sums = [sum(scores[c.new]) - sum(scores[c.old]) for c in candidates]
+    extra = on_device(sums, base.device, base.dtype)
     row, token, first = where.unbind(1)
     values = extra + torch.where(has_first, ratio[row, first] - mean[row], 0.0)
     already = (steered[row, token] - base[row, token]) / alphas[row]
@@ -92,15 +92,14 @@ def rescore(
 
 def _propose(base: Tensor, steered: Tensor) -> list[list[int]]:
     """Candidate token ids of each row."""
-    best, plain = _likeliest(steered, STEERED_CANDIDATES), _likeliest(base, BASE_CANDIDATES)
-    return [sorted({*a, *b}) for a, b in zip(best, plain, strict=True)]
+    found = torch.cat([_likeliest(steered, STEERED_CANDIDATES), _likeliest(base, BASE_CANDIDATES)], dim=1)
+    return [sorted({token for token in row if token >= 0}) for row in found.tolist()]
 
 
-def _likeliest(scores: Tensor, count: int) -> list[list[int]]:
-    """The ids of each row's `count` likeliest tokens, but for those that are not plausible."""
+def _likeliest(scores: Tensor, count: int) -> Tensor:
+    """The ids of each row's `count` likeliest tokens, -1 in place of those that are not plausible."""
     probs, tokens = scores.softmax(-1).topk(min(count, scores.shape[1]))
-    wanted = (probs >= PLAUSIBLE).sum(-1).tolist()
-    return [ids[:number] for ids, number in zip(tokens.tolist(), wanted, strict=True)]
+    return torch.where(probs >= PLAUSIBLE, tokens, -1)
 
 
 def _candidate(number: int, row: SteeringRow, token: int) -> _Candidate | None:
@@ -135,7 +134,7 @@ def score_trials(steerer: Steerer, candidates: Sequence[_Candidate]) -> dict[_Tr
         batch = trials[start : start + _MAX_ROWS]
         logits = [_try_out(runner, number, batch) for number, runner in enumerate(steerer.runners)]
         ratio = steerer.adapter.shifting.log_ratio(logits)
-        targets = torch.tensor([t for trial in batch for t in trial.targets], device=ratio.device)
+        targets = on_device([t for trial in batch for t in trial.targets], ratio.device)
         values = ratio.gather(1, targets[:, None]).squeeze(1).tolist()
         for trial in batch:
             scores[trial] = values[: len(trial.targets)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steering.fusion import best
+from steering.transfer import on_device
 from steering.types import SamplingParams
 
 # Tokens that are looked at before a whole vocabulary is sorted.
@@ -43,7 +45,8 @@ def sample(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
         return next(iter(ways))(scores, rows)
     drawn = torch.empty(len(rows), dtype=torch.long, device=scores.device)
     for way, members in ways.items():
-        drawn[members] = way(scores[members], [rows[i] for i in members])
+        where = on_device(members, scores.device)
+        drawn.index_copy_(0, where, way(scores.index_select(0, where), [rows[i] for i in members]))
     return drawn
 
 
@@ -79,21 +82,22 @@ def _adjust_row(scores: Tensor, row: SamplingRow) -> None:
     if params.repetition_penalty != 1.0:
         # The only adjustment that is not indifferent to a constant: it is of the log probabilities.
         scores.copy_(scores.log_softmax(-1))
-        seen = torch.tensor(sorted({*row.prompt, *row.generated}), device=device, dtype=torch.long)
+        seen = on_device(sorted({*row.prompt, *row.generated}), device, torch.long)
         values = scores[seen]
         scores[seen] = torch.where(
             values > 0, values / params.repetition_penalty, values * params.repetition_penalty
         )
     if row.generated and (params.presence_penalty or params.frequency_penalty):
-        tokens, counts = torch.tensor(list(row.generated), device=device).unique(return_counts=True)
-        scores[tokens] -= params.presence_penalty + params.frequency_penalty * counts
+        counts = Counter(row.generated)
+        penalties = [params.presence_penalty + params.frequency_penalty * n for n in counts.values()]
+        scores.index_add_(
+            0, on_device(list(counts), device), on_device(penalties, device, scores.dtype), alpha=-1
+        )
     if params.logit_bias:
         ids, biases = zip(*params.logit_bias, strict=True)
-        scores.index_add_(
-            0, torch.tensor(ids, device=device), torch.tensor(biases, device=device, dtype=scores.dtype)
-        )
+        scores.index_add_(0, on_device(ids, device), on_device(biases, device, scores.dtype))
     if row.forbidden:
-        scores[torch.tensor(list(row.forbidden), device=device)] = float("-inf")
+        scores.index_fill_(0, on_device(row.forbidden, device), float("-inf"))
 
 
 def _draw_from_all(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
@@ -128,9 +132,9 @@ def _draw_sorted(
     """
     device, width = probs.device, probs.shape[1]
     everything = torch.iinfo(torch.long).max
-    top_k = torch.tensor([row.params.top_k or everything for row in rows], device=device)[:, None]
-    top_p = torch.tensor([row.params.top_p for row in rows], device=device)[:, None]
-    min_p = torch.tensor([row.params.min_p for row in rows], device=device)[:, None]
+    top_k = on_device([row.params.top_k or everything for row in rows], device)[:, None]
+    top_p = on_device([row.params.top_p for row in rows], device)[:, None]
+    min_p = on_device([row.params.min_p for row in rows], device)[:, None]
     before = probs.cumsum(-1) - probs
     kept = (torch.arange(width, device=device) < top_k) & (probs >= min_p * probs[:, :1]) & (probs > 0)
     # A top_p of 1 keeps all: rounding in the sum must not cut the tail off.
@@ -143,7 +147,7 @@ def _draw_sorted(
 
 
 def _tempered(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    temperatures = torch.tensor([row.params.temperature for row in rows], device=scores.device)
+    temperatures = on_device([row.params.temperature for row in rows], scores.device)
     # From the largest down: a small temperature would blow up what the row's constant leaves of precision.
     return (scores - scores.amax(-1, keepdim=True)) / temperatures[:, None]
 
@@ -152,7 +156,7 @@ def _invert(weights: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Where each row's uniform number falls in the cumulative sum of its weights `[rows, k]`."""
     cumulative = weights.cumsum(-1)
     total = cumulative[:, -1:].contiguous()
-    uniform = torch.tensor([row.uniform for row in rows], device=weights.device)[:, None]
+    uniform = on_device([row.uniform for row in rows], weights.device)[:, None]
     place = torch.searchsorted(cumulative, uniform * total, right=True)
     # Rounding can bring the number up to the total, behind which only tokens of no weight stand.
     last = torch.searchsorted(cumulative, total)

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
-def on_device(values: Sequence[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+def on_device(
+    values: Sequence[Any] | NDArray[Any], device: torch.device, dtype: torch.dtype | None = None
+) -> Tensor:
     """`torch.tensor(values)` on the device, queued behind its work: the caller does not wait for it to arrive.
 
     From memory that is not pinned, a copy to a GPU waits for all that the GPU has still to do.

@@ -10,6 +10,7 @@ import pytest
 
 from steering.adapters import Adapter
 from steering.engine import Engine, EngineConfig
+from steering.execution import Execution
 from tests.steering.support import Tiny, Workshop
 
 MakeEngine = Callable[..., Engine]
@@ -30,13 +31,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.fixture
 def make_engine(workshop: Workshop) -> Iterator[MakeEngine]:
-    """`make_engine(base, *adapters, **config)`; at the end each engine that is idle must hold no page (law 8)."""
+    """`make_engine(base, *adapters, execution=None, **config)`; idle at the end, it must hold no page (law 8)."""
     made: list[Engine] = []
 
-    def make(base: Tiny, *adapters: Adapter, **config: Any) -> Engine:
-        engine = Engine(
-            workshop.loaded(base), EngineConfig(**({"page_size": 4, "max_num_seqs": 16} | config))
-        )
+    def make(base: Tiny, *adapters: Adapter, execution: Execution | None = None, **config: Any) -> Engine:
+        limits = EngineConfig(**({"page_size": 4, "max_num_seqs": 16} | config))
+        engine = Engine(workshop.loaded(base), limits, execution)
         for adapter in adapters:
             engine.attach(adapter)
         made.append(engine)

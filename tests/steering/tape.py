@@ -14,14 +14,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from steering.execution import Execution
+
 # They read the device's numbers on the host, make shapes of them, or bring the host's numbers to the device.
 FORBIDDEN = (
     "_local_scalar_dense",
+    "item",
+    "resolve_neg",  # as `tolist` does, and nothing else here
     "is_nonzero",
     "nonzero",
     "masked_select",
-    "unique",
-    "repeat_interleave.Tensor",
+    "_unique2",
     "equal",
     "lift_fresh",
 )
@@ -82,3 +85,8 @@ class TapeRecorder:
             return result
 
         return replay
+
+
+def like_a_gpu() -> Execution:
+    """All that an engine does on a GPU and not on a CPU, on a CPU."""
+    return Execution(new_recorder=TapeRecorder, runs_ahead=True)

@@ -15,6 +15,7 @@ from tests.models import ARCHITECTURES
 from tests.oracle import NaiveAdapter, Oracle
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop, assert_close, drain, request, run, tokenizer_of
+from tests.steering.tape import like_a_gpu
 
 TEXTS = (
     "The ferry left the harbour at nine, and the gulls went with it as far as the lighthouse.",
@@ -37,11 +38,19 @@ def next_arch(arch: str, by: int = 1) -> str:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("step_tokens", [6, 512])
+@pytest.mark.parametrize(("step_tokens", "on_a_gpu"), [(6, False), (512, False), (512, True)])
 def test_a_mixed_batch_equals_transformers_one_by_one(
-    workshop: Workshop, make_engine: MakeEngine, arch: str, step_tokens: int
+    workshop: Workshop,
+    make_engine: MakeEngine,
+    caplog: pytest.LogCaptureFixture,
+    arch: str,
+    step_tokens: int,
+    on_a_gpu: bool,
 ) -> None:
-    """Unsteered, steered in one vocabulary, across two by both bridges, and by a proxy, all in one batch."""
+    """Unsteered, steered in one vocabulary, across two by both bridges, and by a proxy, all in one batch.
+
+    Once more as on a GPU: short passes recorded and replayed, the base a step ahead.
+    """
     tokenizer = TOKENIZERS[ARCHITECTURES.index(arch) % 2]
     base, steering = Tiny(arch, tokenizer, padding=3), Tiny(next_arch(arch), cross(tokenizer), seed=5)
     same = workshop.adapter("same", Tiny(next_arch(arch, 2), tokenizer, seed=7, padding=3), alpha=0.8)
@@ -51,7 +60,11 @@ def test_a_mixed_batch_equals_transformers_one_by_one(
     proxy = workshop.adapter("proxy", steering, other, bridge="rescore", alpha=0.7)
     cases: list[tuple[Adapter, NaiveAdapter] | None] = [None, same, delta, plain, proxy]
     engine = make_engine(
-        base, *(c[0] for c in cases if c), max_step_tokens=step_tokens, max_num_seqs=min(5, step_tokens)
+        base,
+        *(c[0] for c in cases if c),
+        execution=like_a_gpu() if on_a_gpu else None,
+        max_step_tokens=step_tokens,
+        max_num_seqs=min(5, step_tokens),
     )
     requests = [
         request(str(i), tokenizer_of(tokenizer).encode(text), *([case[0].name] if case else []), count=STEPS)
@@ -69,6 +82,7 @@ def test_a_mixed_batch_equals_transformers_one_by_one(
         base_rows = [float(oracle.base_logprobs(t)[token]) for t, token in zip(texts, tokens, strict=True)]
         assert_close([entry.base_logprob for entry in got.entries], base_rows)
     assert engine.stats().kv_pages_used == 0
+    assert not caplog.records, "a pass could not be recorded"
 
 
 @pytest.mark.parametrize(("bridge", "top_k", "unmatched"), [
