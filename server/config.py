@@ -112,6 +112,10 @@ class Config(BaseSettings):
         ge=1,
         description="for each base's keys and values; by default 80% of a GPU's free memory, or up to 1 GiB on a CPU",
     )
+    enforce_eager: bool = Field(
+        False,
+        description="call a GPU's operations one by one: no recorded passes, no base that runs a step ahead",
+    )
     shutdown_timeout: float = Field(
         30.0, ge=0, allow_inf_nan=False, description="seconds that running requests are given"
     )

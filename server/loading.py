@@ -41,6 +41,7 @@ def load_engines(config: Config, progress: Progress | None = None) -> dict[str, 
                 max_num_seqs=config.max_num_seqs,
                 max_model_len=config.max_model_len,
                 kv_cache_memory=None if config.kv_cache_memory is None else int(config.kv_cache_memory),
+                enforce_eager=config.enforce_eager,
             ),
         )
     for name, path in adapters.items():

@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from steering.kv_cache import KVCache
+from steering.varlen import VarlenRows, varlen_attention
 
 ATTENTION_NAME = "trimtab_paged"
 
@@ -54,8 +55,9 @@ class RowGroup:
 
 @dataclass(slots=True)
 class AttentionPlan:
-    """What one forward pass's attention needs: the pool, each token's slot in it, and the rows in groups.
+    """What one forward pass's attention needs: the pool, each token's slot in it, and the rows.
 
+    Rows come in groups whose pages are gathered, or, for a kernel that reads them where they are, as `varlen`.
     `is_uniform`: there is one group, and its queries are the packed tokens as they stand.
     """
 
@@ -63,15 +65,19 @@ class AttentionPlan:
     slots: Tensor
     groups: list[RowGroup]
     is_uniform: bool
+    varlen: VarlenRows | None = None
 
     @classmethod
     def of_single_tokens(
-        cls, cache: KVCache, positions: Tensor, slots: Tensor, block_tables: Tensor
+        cls, cache: KVCache, positions: Tensor, slots: Tensor, block_tables: Tensor, *, varlen: bool
     ) -> AttentionPlan:
         """Every token a row of its own: positions and slots `[tokens]`, block_tables `[tokens, pages]`, int64.
 
         New tokens of one text may be several such rows: all keys and values of a layer are stored before it attends.
         """
+        if varlen:
+            rows = VarlenRows.of_single_tokens(positions, block_tables, cache.allocator.page_size)
+            return cls(cache, slots, [], is_uniform=False, varlen=rows)
         places = torch.arange(len(positions), device=positions.device)
         group = RowGroup(places[:, None], positions[:, None], None, block_tables)
         return cls(cache, slots, [group], is_uniform=True)
@@ -121,6 +127,10 @@ def attend(
     query `[tokens, heads, head_dim]`, key and value `[tokens, kv_heads, head_dim]` -> `[tokens, heads, value_dim]`.
     """
     keys, values = plan.cache.write(layer, plan.slots, key, value)
+    if plan.varlen is not None:
+        if softcap is not None or sinks is not None:
+            raise NotImplementedError("the variable-length kernel has no soft-capped scores and no sinks")
+        return varlen_attention(query, keys, values, plan.varlen, scale, sliding_window)
     if plan.is_uniform:
         group = plan.groups[0]
         rows, width = group.positions.shape

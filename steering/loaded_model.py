@@ -16,7 +16,8 @@ class LoadedModel:
     """A frozen causal LM with its tokenizer.
 
     `vocab_size` is the width of its logits, which may exceed the tokenizer's. `forward` is the model's pass over paged
-    attention, and may hold its weights: `model` alone computes nothing.
+    attention, and may hold its weights: `model` alone computes nothing. `varlen`: its attention reads pages in place,
+    see `steering.varlen`.
     """
 
     path: str
@@ -29,3 +30,4 @@ class LoadedModel:
     eos_token_ids: frozenset[int]
     device: torch.device
     dtype: torch.dtype
+    varlen: bool = False

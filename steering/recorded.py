@@ -140,7 +140,9 @@ class _Recording:
 
     def run(self) -> Tensor:
         """The pass itself, on the buffers as they are; logits `[tokens, V]` in the model's dtype."""
-        plan = AttentionPlan.of_single_tokens(self._cache, self._positions, self._slots, self._tables)
+        plan = AttentionPlan.of_single_tokens(
+            self._cache, self._positions, self._slots, self._tables, varlen=self._loaded.varlen
+        )
         return self._loaded.forward(self._tokens, self._positions, self._wanted, plan)
 
     def _clear(self, start: int, stop: int) -> None:

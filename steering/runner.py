@@ -13,6 +13,7 @@ from steering.loaded_model import LoadedModel
 from steering.recorded import Record, RecordedPasses
 from steering.row_input import RowInput, wanted_tokens
 from steering.transfer import on_device
+from steering.varlen import VarlenRows
 
 # Rows with up to this many new tokens share one padded rectangle; longer ones go by themselves.
 SHORT_ROW = 8
@@ -61,6 +62,14 @@ class Runner:
             slots.extend(
                 row.pages[p // size] * size + p % size for p in range(row.start, row.start + len(row.tokens))
             )
+        if self.loaded.varlen:
+            return AttentionPlan(
+                self.cache,
+                on_device(slots, self.loaded.device),
+                [],
+                is_uniform=False,
+                varlen=self._varlen(rows),
+            )
         groups: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
             length = len(row.tokens)
@@ -78,16 +87,7 @@ class Runner:
 
     def _group(self, rows: Sequence[RowInput], offsets: Sequence[int]) -> RowGroup:
         device = self.loaded.device
-        allocator = self.cache.allocator
         width = max(len(row.tokens) for row in rows)
-        used = [allocator.pages_for(row.start + len(row.tokens)) for row in rows]
-        longest = max(used)
-        # A row is padded with a page of its own: a masked position still takes part in a product, and another
-        # row's page may hold NaN.
-        tables = [
-            [*row.pages[:count], *([row.pages[0]] * (longest - count))]
-            for row, count in zip(rows, used, strict=True)
-        ]
         counts = on_device([[len(row.tokens)] for row in rows], device)
         steps = torch.arange(width, device=device)[None]
         real = steps < counts
@@ -96,5 +96,24 @@ class Runner:
             queries=on_device(offsets, device)[:, None] + within,
             positions=on_device([row.start for row in rows], device)[:, None] + within,
             real=None if all(len(row.tokens) == width for row in rows) else real,
-            block_tables=on_device(tables, device),
+            block_tables=self._block_tables(rows),
         )
+
+    def _varlen(self, rows: Sequence[RowInput]) -> VarlenRows:
+        counts = [len(row.tokens) for row in rows]
+        lengths = [row.start + count for row, count in zip(rows, counts, strict=True)]
+        return VarlenRows.of(counts, lengths, self._block_tables(rows), self.cache.allocator.page_size)
+
+    def _block_tables(self, rows: Sequence[RowInput]) -> Tensor:
+        """Each row's pages, int64 `[rows, pages]`.
+
+        A row is padded with a page of its own: a masked position still takes part in a product, and another row's page
+        may hold NaN.
+        """
+        used = [self.cache.allocator.pages_for(row.start + len(row.tokens)) for row in rows]
+        longest = max(used)
+        tables = [
+            [*row.pages[:count], *([row.pages[0]] * (longest - count))]
+            for row, count in zip(rows, used, strict=True)
+        ]
+        return on_device(tables, self.loaded.device)

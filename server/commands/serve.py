@@ -72,6 +72,9 @@ def serve(
         float | None, typer.Option(help="Seconds that a client may take nothing of its reply; 30.")
     ] = None,
     kv_cache_memory: Annotated[str | None, typer.Option(help="For each base's pages, as in 2GiB.")] = None,
+    enforce_eager: Annotated[
+        bool | None, typer.Option("--enforce-eager", help="Record no passes on a GPU, and run none ahead.")
+    ] = None,
     shutdown_timeout: Annotated[
         float | None, typer.Option(help="Seconds that running requests are given; 30.")
     ] = None,

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steering.engine import Engine
+from steering.engine import Engine, EngineConfig
 from steering.execution import Execution, execution_on
 from steering.kv_cache import KVCache
 from steering.pages import PageAllocator
@@ -229,10 +229,8 @@ def test_any_traffic_gets_the_same_tokens_either_way(
 def _traffic(
     workshop: Workshop, execution: Execution, adapters: list[Any], arrivals: list[Any], pages: int
 ) -> dict[str, tuple[list[int], str | None]]:
-    from steering.engine import EngineConfig
-
     loaded = workshop.loaded(BASE)
-    size = 2 * loaded.model.config.num_hidden_layers * loaded.model.config.hidden_size * 4 * PAGE
+    size = Engine(loaded, EngineConfig(page_size=PAGE))._runner.cache.bytes_per_page
     engine = Engine(
         loaded, EngineConfig(page_size=PAGE, max_num_seqs=4, kv_cache_memory=size * pages), execution
     )

@@ -1,0 +1,94 @@
+"""What only a GPU can show; skipped without one. Everything else about it is tested on the CPU, by stand-ins."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from steering.adapters import load_adapter
+from steering.engine import Engine, EngineConfig
+from steering.execution import execution_on
+from steering.kv_cache import KVCache
+from steering.models import load_model
+from steering.pages import PageAllocator
+from steering.row_input import RowInput
+from steering.runner import Runner
+from steering.types import Request, SamplingParams, SteeringSpec
+from tests.models import ARCHITECTURES
+from tests.steering.conftest import MakeEngine
+from tests.steering.support import TOLERANCE, Tiny, Workshop, request, run, tokenizer_of
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+TEXTS = ("The ferry left the harbour at nine", "Once upon a time", "def area(w):", "She was born in Lisbon")
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_recorded_float32_equals_the_cpu(
+    workshop: Workshop, make_engine: MakeEngine, caplog: pytest.LogCaptureFixture, arch: str
+) -> None:
+    """Greedy in float32, every kind of steering in one batch: tokens and log probabilities are the CPU's."""
+    base = Tiny(arch, "bl", padding=3)
+    settings = {"map": {"bridge": "map"}, "rescore": {"bridge": "rescore"}}
+    cross, same = Tiny("llama", "sp", seed=5), Tiny("llama", "bl", seed=7, padding=3)
+    adapters = {name: workshop.adapter(name, cross, **given)[0] for name, given in settings.items()}
+    adapters["same"] = workshop.adapter("same", same)[0]
+    requests = [
+        request(text, tokenizer_of("bl").encode(text), *([name] if name else []), count=24)
+        for text, name in zip(TEXTS, (None, *adapters), strict=True)
+    ]
+    expected = run(make_engine(base, *adapters.values()), requests)
+    loaded = load_model(workshop.folder(base), device="cuda", dtype="float32")
+    engine = Engine(loaded, EngineConfig(page_size=4, max_num_seqs=8))
+    for name, adapter in adapters.items():
+        engine.attach(load_adapter(name, adapter.path, device="cuda", dtype="float32"))
+    got = run(engine, requests)
+    for name, result in expected.items():
+        assert got[name].tokens == result.tokens
+        torch.testing.assert_close(got[name].logprobs, result.logprobs, atol=TOLERANCE, rtol=TOLERANCE)
+    assert not caplog.records, "a pass could not be recorded"
+    engine.check_integrity()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_graph_gives_what_the_pass_gives(workshop: Workshop, dtype: str) -> None:
+    loaded = load_model(workshop.folder(Tiny("llama", "bl")), device="cuda", dtype=dtype)
+    record = execution_on(loaded.device).new_recorder
+    assert record is not None
+
+    def logits(runner: Runner) -> list[Tensor]:
+        pages = [runner.cache.allocator.allocate(2) for _ in range(3)]
+        runner.forward([RowInput(range(3, 15), 0, own, 12) for own in pages])
+        return [
+            runner.forward([RowInput([t + n], 12 + t, own, 0) for n, own in enumerate(pages)])
+            for t in range(12)
+        ]
+
+    plain, recorded = (
+        logits(Runner(loaded, KVCache(PageAllocator(16, 16)), given)) for given in (None, record())
+    )
+    for got, expected in zip(recorded, plain, strict=True):
+        torch.testing.assert_close(got, expected, atol=2e-2, rtol=2e-2)
+
+
+def test_running_ahead_and_beside_changes_no_token(workshop: Workshop) -> None:
+    """The same engine eager: many requests, more than run at once, sampled."""
+    base = workshop.folder(Tiny("qwen2", "bl"))
+    adapter = workshop.adapter("delta", Tiny("llama", "sp", seed=5), bridge="map")[0]
+    results = []
+    for eager in (True, False):
+        loaded = load_model(base, device="cuda", dtype="float32")
+        engine = Engine(loaded, EngineConfig(page_size=16, max_num_seqs=6, enforce_eager=eager))
+        engine.attach(load_adapter("delta", adapter.path, device="cuda", dtype="float32"))
+        requests = [
+            Request(
+                str(number),
+                tuple(tokenizer_of("bl").encode(TEXTS[number % 4])),
+                SamplingParams(max_tokens=3 + number, temperature=0.8, seed=number),
+                (SteeringSpec("delta"),) if number % 3 else (),
+            )
+            for number in range(20)
+        ]
+        results.append({name: result.tokens for name, result in run(engine, requests).items()})
+        engine.check_integrity()
+    assert results[0] == results[1]
