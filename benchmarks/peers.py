@@ -34,15 +34,15 @@ from benchmarks.record import Bar, emit, show_bars, spread
 from benchmarks.sides import Result, continuously, looped, measure, ours, ratios, static
 from benchmarks.transformers_peer import continuous, generate, plain_model
 from benchmarks.workloads import (
+    BASES,
+    DELTAS,
     KL_EVERY,
     LLAMA_VOCABULARY,
     QWEN_VOCABULARY,
     SEED,
     Job,
     Tokenizers,
-    delta_fifteen_million,
     mixed_jobs,
-    qwen2_half_billion,
     random_delta,
     random_model,
     read_tokenizers,
@@ -260,10 +260,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=48)
     parser.add_argument("--whole", action="store_true", help="sample nothing; takes hours")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--base", choices=BASES, default="qwen2-0.5b")
+    parser.add_argument("--delta", choices=DELTAS, default="15m")
     options = parser.parse_args(arguments)
-    shapes = Shapes(
-        qwen2_half_billion(LLAMA_VOCABULARY), qwen2_half_billion(QWEN_VOCABULARY), delta_fifteen_million()
-    )
+    base = BASES[options.base]
+    shapes = Shapes(base(LLAMA_VOCABULARY), base(QWEN_VOCABULARY), DELTAS[options.delta]())
     with tempfile.TemporaryDirectory() as scratch:
         tokenizers = read_tokenizers(Path(scratch))
         run(Setting(shapes, tokenizers, options.requests, options.repeats, options.whole, options.device))

@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +31,8 @@ from benchmarks.growth import (
 )
 from benchmarks.memory import Memory, measure_apart
 from benchmarks.record import Bar, emit, show_bars, spread
-from benchmarks.workloads import (
-    LLAMA_VOCABULARY,
-    SEED,
-    delta_fifteen_million,
-    delta_hundred_million,
-    llama_seven_billion,
-    qwen2_half_billion,
-    read_tokenizers,
-)
+from benchmarks.workloads import BASES, DELTAS, LLAMA_VOCABULARY, SEED, read_tokenizers
 
-BASES: dict[str, Callable[[], PretrainedConfig]] = {
-    "qwen2-0.5b": partial(qwen2_half_billion, LLAMA_VOCABULARY),
-    "llama-7b": llama_seven_billion,
-}
-DELTAS: dict[str, Callable[[], PretrainedConfig]] = {
-    "15m": delta_fifteen_million,
-    "110m": delta_hundred_million,
-}
 _MEGABYTE = 10**6
 
 
@@ -156,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = read_tokenizers(Path(scratch)).small
-    base, delta = BASES[options.base](), DELTAS[options.delta]()
+    base, delta = BASES[options.base](LLAMA_VOCABULARY), DELTAS[options.delta]()
     report(base, delta, tokenizer, Sizes(), repeats=options.repeats, device=options.device)
 
 

@@ -3,6 +3,7 @@
 `python -m benchmarks.tax` uses random weights of real shapes: a base of Qwen2-0.5B's, a delta of the published 15M
 one's, both bfloat16, over one shared vocabulary of 32,000 tokens and across the vocabularies of Qwen and Llama-2. The
 sides take turns within each repeat, and the figures are ratios within one run. Prints a table, then one JSON line.
+On a GPU: `--device cuda --base llama-7b --batch 1 32 128`, and `--delta 110m` as well.
 
 The text of random weights is noise, and what `rescore` does depends on the text. So it is measured thrice: on noise
 as the engine serves it (where few tokens are plausible enough to be rescored), on noise with every candidate rescored
@@ -22,20 +23,23 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
 from rich.console import Console
 from rich.table import Table
+from transformers import PretrainedConfig
 
 from benchmarks.ballast import with_ballast
+from benchmarks.bandwidth import bytes_per_second, bytes_per_step
 from benchmarks.decoding import step_seconds
 from benchmarks.record import Bar, emit, show_bars, spread
 from benchmarks.workloads import (
+    BASES,
+    DELTAS,
     KL_EVERY,
     LLAMA_VOCABULARY,
     QWEN_VOCABULARY,
     SEED,
     Tokenizers,
-    delta_fifteen_million,
-    qwen2_half_billion,
     random_delta,
     random_model,
     read_tokenizers,
@@ -52,6 +56,9 @@ from steering.types import BridgeName, SteeringSpec
 NAME = "delta"
 BATCHES = (1, 8, 32)
 STEPS = 24
+_SHARED_BARS = {"cpu": {1: 0.93, 8: 0.95, 32: 0.95}, "cuda": {1: 0.97, 32: 0.97, 128: 0.97}}
+# Of what reading the weights at the measured bandwidth allows to one sequence, a GPU's share.
+_BANDWIDTH_BAR = {"cpu": None, "cuda": 0.8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +90,21 @@ class Timing:
         return Bar(f"{self.side.label}, {self.batch} sequences", ratios, self.side.bars.get(self.batch))
 
 
-def make_sides(tokenizers: Tokenizers, device: str) -> Iterator[tuple[Side, ...]]:
-    """The sides, those of one engine together; an engine is made when its turn comes."""
-    delta = random_model(delta_fifteen_million(), tokenizers.small, device=device, seed=SEED + 1)
-    shared = random_model(qwen2_half_billion(LLAMA_VOCABULARY), tokenizers.small, device=device)
-    engine = _engine(shared, delta)
-    yield (Side("shared vocabulary", engine, "map", {1: 0.93, 8: 0.95, 32: 0.95}),)
-    yield tuple(_demo_sides(shared, delta, device))
-    del engine, shared
-    crossed = _engine(
-        random_model(qwen2_half_billion(QWEN_VOCABULARY), tokenizers.large, device=device), delta
-    )
+def make_sides(
+    tokenizers: Tokenizers, base: str, delta: str, *, device: str, sequences: int
+) -> Iterator[tuple[Side, ...]]:
+    """The sides, those of one engine together; an engine is made when its turn comes, for so many sequences."""
+    shape = BASES[base]
+    tiny = random_model(DELTAS[delta](), tokenizers.small, device=device, seed=SEED + 1)
+    shared = random_model(shape(LLAMA_VOCABULARY), tokenizers.small, device=device)
+    bars = _SHARED_BARS[torch.device(device).type]
+    engine = _engine(shared, tiny, sequences)
+    yield (Side("shared vocabulary", engine, "map", bars),)
+    del engine
+    if sequences <= max(BATCHES):
+        yield tuple(_demo_sides(shared, tiny, device))
+    del shared
+    crossed = _engine(random_model(shape(QWEN_VOCABULARY), tokenizers.large, device=device), tiny, sequences)
     floor = {1: 0.75, 8: 0.75, 32: 0.75}
     yield (
         Side("across, map", crossed, "map", {1: 0.90, 8: 0.93, 32: 0.93}),
@@ -102,8 +113,8 @@ def make_sides(tokenizers: Tokenizers, device: str) -> Iterator[tuple[Side, ...]
     )
 
 
-def _engine(base: LoadedModel, delta: LoadedModel) -> Engine:
-    engine = Engine(base, EngineConfig(max_num_seqs=max(BATCHES), kl_every=KL_EVERY))
+def _engine(base: LoadedModel, delta: LoadedModel, sequences: int) -> Engine:
+    engine = Engine(base, EngineConfig(max_num_seqs=sequences, kl_every=KL_EVERY))
     engine.attach(random_delta(NAME, delta))
     return engine
 
@@ -172,6 +183,17 @@ def measure(sides: Sequence[Side], repeats: int, batches: Sequence[int], steps: 
     ]
 
 
+def bandwidth_share(timings: Sequence[Timing], shared: PretrainedConfig, device: str) -> Bar:
+    """One unsteered sequence over the shared vocabulary: what reading its weights would take, over a step's time."""
+    floor = bytes_per_step(shared) / bytes_per_second(device)
+    alone = next(timing.alone for timing in timings if timing.batch == 1)
+    return Bar(
+        "of the memory's bandwidth, 1 sequence unsteered",
+        tuple(floor / seconds for seconds in alone),
+        _BANDWIDTH_BAR[torch.device(device).type],
+    )
+
+
 def show(timings: Sequence[Timing]) -> None:
     """Print the step times behind the ratios."""
     table = Table("side", "sequences", "ms a step, unsteered", "steered", "rows rescored")
@@ -193,14 +215,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--base", choices=BASES, default="qwen2-0.5b")
+    parser.add_argument("--delta", choices=DELTAS, default="15m")
     options = parser.parse_args(arguments)
     timings: list[Timing] = []
     with tempfile.TemporaryDirectory() as scratch:
         tokenizers = read_tokenizers(Path(scratch))
-    for sides in make_sides(tokenizers, options.device):
+    every = make_sides(
+        tokenizers, options.base, options.delta, device=options.device, sequences=max(options.batch)
+    )
+    for sides in every:
         timings += measure(sides, options.repeats, options.batch, options.steps)
     show(timings)
     bars = [timing.bar for timing in timings]
+    if 1 in options.batch:
+        bars.append(bandwidth_share(timings, BASES[options.base](LLAMA_VOCABULARY), options.device))
     show_bars(bars)
     figures = [
         {

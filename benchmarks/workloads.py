@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,9 @@ def qwen2_half_billion(vocabulary: int = QWEN_VOCABULARY) -> Qwen2Config:
     )
 
 
-def llama_seven_billion() -> LlamaConfig:
+def llama_seven_billion(vocabulary: int = LLAMA_VOCABULARY) -> LlamaConfig:
     """Llama-2-7B's shape."""
-    return LlamaConfig(vocab_size=LLAMA_VOCABULARY, max_position_embeddings=_CONTEXT)
+    return LlamaConfig(vocab_size=vocabulary, max_position_embeddings=_CONTEXT)
 
 
 def delta_fifteen_million() -> LlamaConfig:
@@ -76,6 +76,17 @@ def _delta(hidden: int, layers: int, heads: int, intermediate: int) -> LlamaConf
         tie_word_embeddings=True,
         max_position_embeddings=_CONTEXT,
     )
+
+
+# By the names that the benchmarks' options have; a base's shape with any vocabulary.
+BASES: dict[str, Callable[[int], PretrainedConfig]] = {
+    "qwen2-0.5b": qwen2_half_billion,
+    "llama-7b": llama_seven_billion,
+}
+DELTAS: dict[str, Callable[[], PretrainedConfig]] = {
+    "15m": delta_fifteen_million,
+    "110m": delta_hundred_million,
+}
 
 
 @dataclass(frozen=True, slots=True)
