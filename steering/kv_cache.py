@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steering.pages import PageAllocator
+from steering.transfer import on_device
 
 # Numbers of reduced precision in one of a CPU's vector registers.
 _VECTOR = 32
@@ -58,9 +59,10 @@ class KVCache:
 
     def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole pages, in every layer."""
-        for pair in self._layers.values():
-            for pool in pair:
-                pool[list(targets)] = pool[list(sources)]
+        for keys, values in self._layers.values():
+            source, target = on_device(sources, keys.device), on_device(targets, keys.device)
+            for pool in (keys, values):
+                pool.index_copy_(0, target, pool.index_select(0, source))
 
     def make_room(self) -> None:
         """Give every known layer the allocator's size now: before copying into new pages, or to fail early."""

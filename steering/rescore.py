@@ -132,28 +132,45 @@ def score_trials(steerer: Steerer, candidates: Sequence[_Candidate]) -> dict[_Tr
     scores: dict[_Trial | None, list[float]] = {None: []}
     for start in range(0, len(trials), _MAX_ROWS):
         batch = trials[start : start + _MAX_ROWS]
-        logits = [_try_out(runner, number, batch) for number, runner in enumerate(steerer.runners)]
-        ratio = steerer.adapter.shifting.log_ratio(logits)
-        targets = on_device([t for trial in batch for t in trial.targets], ratio.device)
-        values = ratio.gather(1, targets[:, None]).squeeze(1).tolist()
+        values = iter(_ratios(steerer, batch))
         for trial in batch:
-            scores[trial] = values[: len(trial.targets)]
-            del values[: len(trial.targets)]
+            scores[trial] = [next(values) for _ in trial.targets]
     return scores
 
 
-def _try_out(runner: Runner, number: int, trials: Sequence[_Trial]) -> Tensor:
+def _ratios(steerer: Steerer, trials: Sequence[_Trial]) -> list[float]:
+    """The log ratio of every target of trials that run together, one after another."""
+    scratch: list[list[int]] = [[] for _ in steerer.runners]
+    try:
+        logits = [
+            _try_out(runner, number, trials, pages)
+            for number, (runner, pages) in enumerate(zip(steerer.runners, scratch, strict=True))
+        ]
+        ratio = steerer.adapter.shifting.log_ratio(logits)
+        targets = on_device([t for trial in trials for t in trial.targets], ratio.device)
+        finite = [torch.isfinite(part.amax()).to(ratio.dtype)[None] for part in logits]
+        # Read in one piece: the host waits for the device each time.
+        found: list[float] = torch.cat([*finite, ratio.gather(1, targets[:, None]).squeeze(1)]).tolist()
+        for runner, pages, is_finite in zip(steerer.runners, scratch, found, strict=False):
+            if not is_finite:
+                runner.cache.spoil(pages)
+        return found[len(scratch) :]
+    finally:
+        for runner, pages in zip(steerer.runners, scratch, strict=True):
+            runner.cache.allocator.release(pages)
+
+
+def _try_out(runner: Runner, number: int, trials: Sequence[_Trial], scratch: list[int]) -> Tensor:
     """Logits of every fed token, `[sum(len(feed)), V_steering]`. The rows' own keys and values stay untouched.
 
     Full pages before the continuation are read where they are; the page in which it starts is copied, since several
-    continuations write to it.
+    continuations write to it. Pages taken are added to `scratch`, to be released.
     """
     allocator, cache = runner.cache.allocator, runner.cache
     size = allocator.page_size
     inputs: list[RowInput] = []
     sources: list[int] = []
     targets: list[int] = []
-    scratch: list[int] = []
     for trial in trials:
         own = trial.row.caches[number].pages
         whole = trial.start // size
@@ -163,13 +180,7 @@ def _try_out(runner: Runner, number: int, trials: Sequence[_Trial]) -> Tensor:
             sources.append(own[whole])
             targets.append(fresh[0])
         inputs.append(RowInput(trial.feed, trial.start, [*own[:whole], *fresh], 0))
-    try:
-        cache.make_room()
-        if sources:
-            cache.copy_pages(sources, targets)
-        logits = runner.forward(inputs)
-        if not torch.isfinite(logits.amax()):
-            cache.spoil(scratch)
-        return logits
-    finally:
-        allocator.release(scratch)
+    cache.make_room()
+    if sources:
+        cache.copy_pages(sources, targets)
+    return runner.forward(inputs)

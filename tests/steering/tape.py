@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_iter
 
 from steering.execution import Execution
 
-# They read the device's numbers on the host, make shapes of them, or bring the host's numbers to the device.
-FORBIDDEN = (
+# They read the device's numbers on the host, or make shapes of them.
+READING = (
     "_local_scalar_dense",
     "item",
     "resolve_neg",  # as `tolist` does, and nothing else here
@@ -26,12 +26,39 @@ FORBIDDEN = (
     "masked_select",
     "_unique2",
     "equal",
-    "lift_fresh",
 )
+# It brings the host's numbers to the device.
+WRITING = "lift_fresh"
 
 
 class NotRecordableError(RuntimeError):
     """The pass does what no graph can capture."""
+
+
+def reads_on_the_host(func: Any, args: tuple[Any, ...]) -> bool:
+    """True for an operation for which a GPU's host waits."""
+    name = _name(func)
+    by_mask = name.startswith("index.") and any(i is not None and i.dtype == torch.bool for i in args[1])
+    return by_mask or any(name == bad or name.startswith(bad + ".") for bad in READING)
+
+
+def _name(func: Any) -> str:
+    return str(func).removeprefix("aten.")
+
+
+class HostReads(TorchDispatchMode):
+    """Counts how often the host waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if reads_on_the_host(func, args):
+            self.names.append(_name(func))
+        return func(*args, **(kwargs or {}))
 
 
 class _Tape(TorchDispatchMode):
@@ -42,11 +69,8 @@ class _Tape(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = str(func).split("::")[-1].removeprefix("aten.")
-        if any(name == bad or name.startswith(bad + ".") for bad in FORBIDDEN):
-            raise NotRecordableError(f"{name} cannot be recorded")
-        if name.startswith("index.") and any(i is not None and i.dtype == torch.bool for i in args[1]):
-            raise NotRecordableError("indexing by a mask cannot be recorded")
+        if reads_on_the_host(func, args) or _name(func).startswith(WRITING):
+            raise NotRecordableError(f"{_name(func)} cannot be recorded")
         result = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, result))
         return result

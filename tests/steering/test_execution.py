@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from steering import outputs, sampler
+from steering.adapters import Adapter
 from steering.engine import Engine, EngineConfig
 from steering.execution import Execution, execution_on
 from steering.kv_cache import KVCache
@@ -24,10 +26,20 @@ from steering.side_stream import CudaSideStream
 from steering.types import Request, SamplingParams, StepOutput
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop, request, run, tokenizer_of
-from tests.steering.tape import TapeRecorder, like_a_gpu
+from tests.steering.tape import HostReads, TapeRecorder, like_a_gpu
 
 BASE = Tiny("llama", "sp")
 PAGE = 4
+
+
+def kinds_of_steering(workshop: Workshop) -> list[Adapter]:
+    cross = Tiny("qwen3", "bl", seed=3)
+    return [
+        workshop.adapter("same", Tiny("gpt2", "sp", seed=2))[0],
+        workshop.adapter("map", cross, bridge="map")[0],
+        workshop.adapter("rescore", cross, bridge="rescore")[0],
+        workshop.adapter("proxy", cross, Tiny("qwen3", "bl", seed=4), bridge="map")[0],
+    ]
 
 
 def runner_of(workshop: Workshop, record: Any, pages: int = 32, *, growable: bool = False) -> Runner:
@@ -208,16 +220,10 @@ def test_any_traffic_gets_the_same_tokens_either_way(
     workshop: Workshop, arrivals: list[Any], pages: int
 ) -> None:
     """Late arrivals, aborts, preemption, sampling: a GPU's way of running changes no reply."""
-    cross = Tiny("qwen3", "bl", seed=3)
-    adapters = [
-        workshop.adapter("same", Tiny("gpt2", "sp", seed=2))[0],
-        workshop.adapter("map", cross, bridge="map")[0],
-        workshop.adapter("rescore", cross, bridge="rescore")[0],
-    ]
-    results = []
-    for execution in (Execution(), like_a_gpu()):
-        results.append(_traffic(workshop, execution, adapters, arrivals, pages))
-    plain, other = results
+    adapters = kinds_of_steering(workshop)
+    plain, other = (
+        _traffic(workshop, execution, adapters, arrivals, pages) for execution in (Execution(), like_a_gpu())
+    )
     for name, (tokens, finish) in plain.items():
         got, how = other[name]
         # Who is aborted may be a step further or not: what it has is the same.
@@ -227,7 +233,7 @@ def test_any_traffic_gets_the_same_tokens_either_way(
 
 
 def _traffic(
-    workshop: Workshop, execution: Execution, adapters: list[Any], arrivals: list[Any], pages: int
+    workshop: Workshop, execution: Execution, adapters: list[Adapter], arrivals: list[Any], pages: int
 ) -> dict[str, tuple[list[int], str | None]]:
     loaded = workshop.loaded(BASE)
     size = Engine(loaded, EngineConfig(page_size=PAGE))._runner.cache.bytes_per_page
@@ -261,6 +267,41 @@ def _traffic(
     assert not engine.has_work
     assert engine.stats().kv_pages_used == 0
     return found
+
+
+# The host
+
+
+@pytest.mark.parametrize(
+    ("adapter", "reads"), [(None, 1), ("same", 1), ("map", 1), ("proxy", 1), ("rescore", 3)]
+)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_decode_step_waits_for_the_device_once(
+    workshop: Workshop,
+    make_engine: MakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    adapter: str | None,
+    reads: int,
+    temperature: float,
+) -> None:
+    """For the tokens; `rescore` waits for its candidates and for what its trials say of them, too."""
+    for module in (sampler, outputs):
+        # On a CPU it is numpy's.
+        monkeypatch.setattr(module, "best", lambda scores: scores.argmax(-1))
+    engine = make_engine(BASE, *kinds_of_steering(workshop), execution=like_a_gpu(), page_size=32)
+    for number in range(3):
+        prompt = tokenizer_of("sp").encode("The ferry left the harbour")[number:]
+        one = request(str(number), prompt, *([adapter] if adapter else []), count=8)
+        engine.add_request(
+            replace(one, sampling=replace(one.sampling, temperature=temperature, logprobs=None))
+        )
+    least = []
+    for _ in range(7):
+        with HostReads() as counted:
+            engine.step()
+        least.append(counted.names)
+    # Recording a size that is new waits, too, and `rescore` meets many: the most frugal step has met no new one.
+    assert len(min(least, key=len)) == reads, least
 
 
 # The second stream
