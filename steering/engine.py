@@ -115,7 +115,7 @@ class Engine:
             vocabulary_map,
             self.config.page_size,
             self.config.prefix_caching,
-            self._execution.new_recorder,
+            self._execution.record_steering,
         )
 
     def install(self, steerer: Steerer) -> None:
@@ -364,6 +364,7 @@ class Engine:
             self._runner.cache.spoil(sequence.pages)
             for steering in sequence.rows:
                 steering.spoil()
+            self._execution.side.unmark()
             self._finish(sequence)
             return StepOutput(
                 sequence.request.request_id,

@@ -15,6 +15,9 @@ class SideStream(Protocol):
     def mark(self) -> None:
         """What is queued from now on need not be waited for by the next work beside it."""
 
+    def unmark(self) -> None:
+        """The next work must wait for all that is queued by then: it may use pages that were just written to."""
+
     def beside(self) -> AbstractContextManager[None]:
         """Queue what is called inside beside what was queued since `mark`; whatever comes later waits for it.
 
@@ -27,6 +30,9 @@ class OneStream:
 
     def mark(self) -> None:
         """Nothing runs beside anything."""
+
+    def unmark(self) -> None:
+        """Nothing does in any case."""
 
     def beside(self) -> AbstractContextManager[None]:
         """Queued like everything else."""
@@ -48,6 +54,10 @@ class CudaSideStream:
     def mark(self) -> None:
         """See `SideStream`."""
         self._mark = torch.cuda.current_stream(self._device).record_event()
+
+    def unmark(self) -> None:
+        """See `SideStream`."""
+        self._mark = None
 
     @contextmanager
     def beside(self) -> Iterator[None]:

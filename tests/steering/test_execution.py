@@ -16,6 +16,7 @@ from torch import Tensor
 
 from steering import outputs, sampler
 from steering.adapters import Adapter
+from steering.cuda_graphs import CudaGraphs
 from steering.engine import Engine, EngineConfig
 from steering.execution import Execution, execution_on
 from steering.kv_cache import KVCache
@@ -341,18 +342,25 @@ def test_only_the_first_work_of_a_step_runs_beside_the_base(monkeypatch: pytest.
     for _ in range(2):
         with stream.beside():
             pass
+    stream.mark()
+    stream.unmark()
+    with stream.beside():
+        pass
     within = ["on side", "off side", "main waits for all of side"]
     assert log == [
         *("main marks", "side waits for the mark", *within),
         *("side waits for all of main", *within),
+        *("main marks", "side waits for all of main", *within),
     ]
 
 
 def test_a_device_chooses_how_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert not execution_on(cpu).runs_ahead and execution_on(cpu).new_recorder is None
-    assert not execution_on(gpu, eager=True).runs_ahead and execution_on(gpu, eager=True).new_recorder is None
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
-    chosen = execution_on(gpu)
-    assert chosen.runs_ahead and chosen.new_recorder is not None
-    assert isinstance(chosen.side, CudaSideStream)
+    for device, eager in (("cpu", False), ("cuda", True)):
+        plain = execution_on(torch.device(device), eager=eager)
+        assert not plain.runs_ahead and plain.record_base is plain.record_steering is None
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    chosen = execution_on(torch.device("cuda"))
+    assert chosen.runs_ahead and isinstance(chosen.side, CudaSideStream)
+    assert chosen.record_base is not None and chosen.record_steering is not None
+    assert isinstance(chosen.record_base(), CudaGraphs) and isinstance(chosen.record_steering(), CudaGraphs)
