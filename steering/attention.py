@@ -26,8 +26,9 @@ class RowGroup:
     """Rows of similar query length, padded to one rectangle.
 
     `queries`: int64 `[rows, width]`, indices into the packed tokens (padding repeats the row's first).
-    `positions`: int64 `[rows, width]`, each query's position in its row. `real`: bool `[rows, width]`, or None where
-    nothing is padded. `block_tables`: int64 `[rows, pages]`, padded with the row's first page, which the mask hides.
+    `positions`: int64 `[rows, width]`, each query's position in its row. `real`: int64 `[tokens]`, where in the flat
+    rectangle the queries stand that are no padding, or None where none is. `block_tables`: int64 `[rows, pages]`,
+    padded with the row's first page, which the mask hides.
     """
 
     queries: Tensor
@@ -140,10 +141,10 @@ def attend(
     for group in plan.groups:
         given = query[group.queries]
         attended = _attend(given, keys, values, group, scale, sliding_window, softcap, sinks)
-        if group.real is None:
-            output[group.queries.flatten()] = attended.flatten(0, 1)
-        else:
-            output[group.queries[group.real]] = attended[group.real]
+        places, attended = group.queries.flatten(), attended.flatten(0, 1)
+        if group.real is not None:
+            places, attended = places.index_select(0, group.real), attended.index_select(0, group.real)
+        output.index_copy_(0, places, attended)
     return output
 
 

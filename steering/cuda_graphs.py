@@ -1,30 +1,55 @@
-"""Recording a pass as a CUDA graph."""
+"""Recording passes as CUDA graphs."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
+# A process captures one graph at a time, and nobody may wait for the whole device meanwhile: every base has a thread.
+_CAPTURING = threading.Lock()
+
 
 class CudaGraphs:
-    """Records one model's passes (`steering.recorded.Record`); they share their memory, for one runs at a time.
+    """Records passes (`steering.recorded.Record`) that are never replayed at the same time: they share their memory.
 
-    stream: where they are captured. What may be replayed at the same time must be captured on different ones: cuBLAS
-    has one workspace a stream, which the graphs keep using wherever they are replayed.
+    cuBLAS has one workspace a stream, which graphs keep using wherever they are replayed. So what may be replayed at
+    the same time needs a recorder of its own, with its own stream for capturing.
     """
 
-    def __init__(self, stream: torch.cuda.Stream) -> None:
-        self._stream = stream
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
+        self._anchor: Callable[[], Tensor] | None = None
 
     def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """Capture what `run` queues. It has run before: libraries set themselves up at their first call."""
+        if self._anchor is None:
+            # Never replayed: it keeps the memory, and the workspace in it, when all other graphs are gone.
+            one = torch.ones(1, device=self._device)
+            self._anchor = self._capture(lambda: one + one)
+        return self._capture(run)
+
+    def _capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         graph = torch.cuda.CUDAGraph()
-        # Other threads go on using the GPU meanwhile: an adapter may be loading.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            result = run()
+        before = torch.cuda.current_stream(self._device)
+        with _CAPTURING:
+            try:
+                # Other threads go on using the GPU meanwhile: an adapter may be loading.
+                with torch.cuda.graph(
+                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                ):
+                    result = run()
+            except BaseException:
+                # A capture that fails leaves its stream current, and the allocator in its pool.
+                torch.cuda.set_stream(before)
+                with suppress(RuntimeError, AttributeError):
+                    torch._C._cuda_endAllocateToPool(before.device_index, self._pool)
+                raise
 
         def replay() -> Tensor:
             graph.replay()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from mapping_cache import VocabularyMap, load_or_build
 from steering.adapters import Adapter, AdapterRegistry
 from steering.admission import check_request
+from steering.ahead import AheadPass
 from steering.constraint import constrain
 from steering.distribution import Distributions, Position, StepModels
 from steering.engine_config import MOST_SCORES, EngineConfig, make_pool
@@ -48,14 +49,6 @@ _LEAST_ALPHA = 1e-12
 _Begun = tuple[list[Chunk], list[Position], Tensor]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _AheadPass:
-    """The base's logits `[sequences, V]` after the token that each of these sequences drew last."""
-
-    sequences: list[Sequence]
-    logits: Tensor
-
-
 class Engine:
     """Continuous batching over one base, every sequence steered by its own adapters or none.
 
@@ -83,7 +76,7 @@ class Engine:
         self._registry: AdapterRegistry[Steerer] = AdapterRegistry()
         self._reencoded = 0
         self._instant: list[StepOutput] = []
-        self._ahead: _AheadPass | None = None
+        self._ahead: AheadPass | None = None
         self.last_step = StepReport()
 
     # Adapters
@@ -253,19 +246,9 @@ class Engine:
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return None
-        going = [
-            row
-            for row, sequence in enumerate(ahead.sequences)
-            if self._sequences.get(sequence.request.request_id) is sequence
-        ]
-        if not going:
-            return None
-        sequences = [ahead.sequences[row] for row in going]
-        chunks = [Chunk(sequence, sequence.computed, 1) for sequence in sequences]
-        positions = [Position(sequence, len(sequence.tokens)) for sequence in sequences]
+        chunks = [Chunk(sequence, sequence.computed, 1) for sequence in ahead.sequences]
+        positions = [Position(sequence, len(sequence.tokens)) for sequence in ahead.sequences]
         logits = ahead.logits
-        if len(going) < len(ahead.sequences):
-            logits = logits.index_select(0, on_device(going, logits.device))
         report.lap("host")
         return chunks, positions, logits
 
@@ -286,7 +269,8 @@ class Engine:
         # The token is on the device; here it only takes a place.
         inputs = [RowInput((0,), len(sequence.tokens), sequence.pages, 0) for sequence in sequences]
         self._execution.side.mark()
-        self._ahead = _AheadPass(sequences, self._runner.forward(inputs, tokens))
+        logits = self._runner.forward(inputs, tokens)
+        self._ahead = AheadPass(sequences, logits, self._runner.cache)
 
     def _score_prompts(self, positions: list[Position], distributions: Distributions) -> None:
         """Collect the log probabilities of prompt tokens where a request asked for them."""
@@ -330,12 +314,19 @@ class Engine:
         steered = [row for row, s in enumerate(sequences) if s.rows]
         every = self.config.kl_every
         drawn = Drawn(
-            ends, tokens, steered, [row for row in steered if sequences[row].generated_count % every == 0]
+            ends,
+            tokens,
+            steered=steered,
+            measured=[row for row in steered if sequences[row].generated_count % every == 0],
+            logprobs={
+                row: s.request.sampling.logprobs
+                for row, s in enumerate(sequences)
+                if s.request.sampling.logprobs is not None
+            },
         )
         if self._execution.runs_ahead:
             self._run_ahead(sequences, tokens)
-        asked = {row: s.request.sampling.logprobs for row, s in enumerate(sequences)}
-        builder = drawn.read({row: count for row, count in asked.items() if count is not None})
+        builder = drawn.read()
         report.lap("fuse_sample")
         return [self._commit(builder, row, sequence) for row, sequence in enumerate(sequences)]
 
@@ -401,6 +392,10 @@ class Engine:
         self._release(sequence)
 
     def _release(self, sequence: Sequence) -> None:
+        if self._ahead is not None:
+            self._ahead.drop(sequence)
+            if not self._ahead.sequences:
+                self._ahead = None
         self._reencoded += sum(row.history.reencoded for row in sequence.rows)
         self._scheduler.finish(sequence)
         self._registry.unpin(row.steerer for row in sequence.rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -16,15 +15,15 @@ from steering.side_stream import CudaSideStream, OneStream, SideStream
 class Execution:
     """What pays on one kind of device and not on another; the tokens are the same.
 
-    `record_base`, `record_steering`: make what records one model's short passes; None where calling operations costs
-    little. A base's replays and steering models' may run at the same time, two steering models' may not.
+    `record_base`, `record_steering`: what records short passes; None where calling operations costs little. The base's
+    replays and a steering model's may run at the same time, two steering models' may not.
     `runs_ahead`: the base's next pass is queued before this step's tokens are read, so that the device works while the
     host does; a sequence that turns out to have ended has then been computed once in vain.
     `side`: what the steering models' passes run beside.
     """
 
-    record_base: Callable[[], Record] | None = None
-    record_steering: Callable[[], Record] | None = None
+    record_base: Record | None = None
+    record_steering: Record | None = None
     runs_ahead: bool = False
     side: SideStream = field(default_factory=OneStream)
 
@@ -33,10 +32,4 @@ def execution_on(device: torch.device, *, eager: bool = False) -> Execution:
     """A GPU's passes are recorded, run ahead and beside each other, unless `eager`; a CPU does one thing at a time."""
     if device.type != "cuda" or eager:
         return Execution()
-    base, steering = torch.cuda.Stream(device), torch.cuda.Stream(device)
-    return Execution(
-        record_base=lambda: CudaGraphs(base),
-        record_steering=lambda: CudaGraphs(steering),
-        runs_ahead=True,
-        side=CudaSideStream(device),
-    )
+    return Execution(CudaGraphs(device), CudaGraphs(device), runs_ahead=True, side=CudaSideStream(device))

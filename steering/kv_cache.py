@@ -64,8 +64,17 @@ class KVCache:
             for pool in (keys, values):
                 pool.index_copy_(0, target, pool.index_select(0, source))
 
+    @torch.inference_mode()
+    def clear(self, slots: Sequence[int]) -> None:
+        """Zero single positions: what is in them may be no number, and their page is about to be another row's."""
+        for pair in self._layers.values():
+            for pool in pair:
+                pool.view(-1, *pool.shape[2:]).index_fill_(0, on_device(slots, pool.device), 0)
+
     def make_room(self) -> None:
         """Give every known layer the allocator's size now: before copying into new pages, or to fail early."""
+        if all(pools[0].shape[0] > self.nobody for pools in self._layers.values()):
+            return
         for layer, pools in self._layers.items():
             keys, values = (self._enlarge(pool, pool[0]) for pool in pools)
             self._layers[layer] = (keys, values)

@@ -10,6 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from mapping_cache import CanonicalVocabulary
 from steering.forward import Forward
 
+# How far two ways to compute the same logits may lie apart, relative to the largest: reduced precision rounds
+# differently from one kernel to the next.
+ROUNDING = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:

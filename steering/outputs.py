@@ -10,24 +10,30 @@ from torch import Tensor
 
 from steering.distribution import Distributions
 from steering.fusion import best, divergence
-from steering.transfer import on_device
+from steering.transfer import OnHost, on_device
 from steering.types import StepOutput, TokenLogprob
 
 
 class Drawn:
     """What a step found at the ends of its sequences, on its way to the host.
 
-    All of it is one small tensor, which is asked for once the device has been given its next work.
+    All of it is one small tensor, which sets out at once and is read when the device has been given its next work.
     """
 
     def __init__(
-        self, ends: Distributions, tokens: Tensor, steered: Sequence[int], measured: Sequence[int]
+        self,
+        ends: Distributions,
+        tokens: Tensor,
+        *,
+        steered: Sequence[int],
+        measured: Sequence[int],
+        logprobs: Mapping[int, int],
     ) -> None:
-        """tokens: int64 `[rows]`, as drawn. steered: the rows that an adapter has part in, and so can differ from the
-        base; measured: those of them whose divergence is wanted."""
-        self._ends = ends
-        self._steered = list(steered)
-        self._measured = list(measured)
+        """tokens: int64 `[rows]`, as drawn. Of the rows, `steered`: those that an adapter has part in, and so can
+        differ from the base; `measured`: those of them whose divergence is wanted; `logprobs`: those whose log
+        probabilities are, and of how many tokens beside."""
+        self._steered, self._measured, self._logprobs = list(steered), list(measured), dict(logprobs)
+        self._rows = len(tokens)
         found = [tokens, torch.isfinite(ends.steered.amax(-1))]
         if steered:
             theirs = ends.select(self._steered)
@@ -35,21 +41,29 @@ class Drawn:
         if measured:
             theirs = ends.select(self._measured)
             found.append(divergence(theirs.steered, theirs.base))
+        self._table_width = 0
+        if logprobs:
+            rows = list(self._logprobs)
+            drawn = tokens.index_select(0, on_device(rows, tokens.device))
+            table = _logprob_table(ends.select(rows), drawn, max(self._logprobs.values()))
+            self._table_width = table.shape[1]
+            found.append(table.flatten())
         # float64 holds a token's number and a float32 exactly.
-        self._found = torch.cat([part.double() for part in found])
+        self._found = OnHost(torch.cat([part.double() for part in found]))
 
-    def read(self, logprobs: Mapping[int, int]) -> OutputBuilder:
-        """Wait for the device. logprobs: the rows whose log probabilities are wanted, and of how many tokens beside."""
-        found = iter(self._found.tolist())
-        rows = range(self._ends.base.shape[0])
-        tokens = [int(next(found)) for _ in rows]
-        asked = [(row, tokens[row], count) for row, count in logprobs.items()]
+    def read(self) -> OutputBuilder:
+        """Wait for the device."""
+        found = iter(self._found.read())
+        tokens = [int(next(found)) for _ in range(self._rows)]
         return OutputBuilder(
             tokens=tokens,
-            finite=[bool(next(found)) for _ in rows],
+            finite=[bool(next(found)) for _ in range(self._rows)],
             changed={row for row in self._steered if next(found)},
             divergence={row: next(found) for row in self._measured},
-            logprobs=dict(zip(logprobs, token_logprobs(self._ends, asked), strict=True)),
+            logprobs={
+                row: _logprob(tokens[row], count, [next(found) for _ in range(self._table_width)])
+                for row, count in self._logprobs.items()
+            },
         )
 
 
@@ -83,30 +97,46 @@ class OutputBuilder:
 
 
 def token_logprobs(distributions: Distributions, asked: Sequence[tuple[int, int, int]]) -> list[TokenLogprob]:
-    """Log probabilities of tokens, each by its row, its id and how many of the best ones are wanted beside it."""
+    """Log probabilities of tokens, each by its row, its id and how many of the best ones are wanted beside it.
+
+    Rows ascend, and none comes twice.
+    """
     if not asked:
         return []
     rows, tokens, counts = zip(*asked, strict=True)
     theirs = distributions.select(list(rows))
-    token = on_device(tokens, theirs.base.device)[:, None]
-    steered = theirs.steered.log_softmax(-1)
-    before = steered if theirs.steered is theirs.base else theirs.base.log_softmax(-1)
+    table = _logprob_table(theirs, on_device(tokens, theirs.base.device), max(counts)).tolist()
+    return [_logprob(token, count, line) for token, count, line in zip(tokens, counts, table, strict=True)]
+
+
+def _logprob_table(distributions: Distributions, tokens: Tensor, most: int) -> Tensor:
+    """A line a row, float64 `[rows, 4 + 2 * most]`: of its token of int64 `[rows]` the log probability, the base's, the
+    shift and the rank; then the best tokens' ids and log probabilities."""
+    token = tokens[:, None]
+    steered = distributions.steered.log_softmax(-1)
+    before = steered
+    if distributions.steered is not distributions.base:
+        before = distributions.base.log_softmax(-1)
     own = steered.gather(1, token)
+    shift = distributions.steered.gather(1, token) - distributions.base.gather(1, token)
     rank = (steered > own).sum(-1, keepdim=True) + 1
-    shift = theirs.steered.gather(1, token) - theirs.base.gather(1, token)
-    figures = torch.cat([own, before.gather(1, token), shift, rank], dim=1).tolist()
-    best_values, best_ids = steered.topk(min(max(counts), steered.shape[1]))
-    best_lists = zip(best_ids.tolist(), best_values.tolist(), strict=True)
-    return [
-        TokenLogprob(
-            token_id=token_id,
-            logprob=own_value,
-            rank=int(place),
-            base_logprob=base_value,
-            shift=moved,
-            top=tuple(zip(ids[:count], values[:count], strict=True)),
-        )
-        for token_id, count, (own_value, base_value, moved, place), (ids, values) in zip(
-            tokens, counts, figures, best_lists, strict=True
-        )
-    ]
+    values, ids = steered.topk(min(most, steered.shape[1]))
+    # float64 holds an id and a float32 exactly.
+    return torch.cat(
+        [part.double() for part in (own, before.gather(1, token), shift, rank, ids, values)], dim=1
+    )
+
+
+def _logprob(token: int, count: int, line: Sequence[float]) -> TokenLogprob:
+    """What a line of the table says, with `count` of its best tokens."""
+    own, before, shift, rank, *best_ones = line
+    half = len(best_ones) // 2
+    ids, values = best_ones[:half], best_ones[half:]
+    return TokenLogprob(
+        token_id=token,
+        logprob=own,
+        rank=int(rank),
+        base_logprob=before,
+        shift=shift,
+        top=tuple((int(one), value) for one, value in zip(ids[:count], values[:count], strict=True)),
+    )

@@ -12,7 +12,7 @@ from torch import Tensor
 from steering.attention import ATTENTION_NAME, register
 from steering.forward import forward_of
 from steering.kv_cache import KVCache
-from steering.loaded_model import LoadedModel
+from steering.loaded_model import ROUNDING, LoadedModel
 from steering.pages import PageAllocator
 from steering.row_input import RowInput
 from steering.runner import Runner
@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 PROBE_LENGTH = 12
 _PAGE_SIZE = 4
-# Relative to the largest logit; reduced precision rounds differently from one kernel to the next.
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 
 def adopt_paged_attention(loaded: LoadedModel) -> LoadedModel:
@@ -39,7 +37,7 @@ def adopt_paged_attention(loaded: LoadedModel) -> LoadedModel:
     tokens = [(7 * i + 3) % loaded.vocab_size for i in range(length)]
     with torch.inference_mode():
         expected = model(torch.tensor([tokens], device=loaded.device), use_cache=False).logits[0].float()
-    tolerance = _TOLERANCE.get(loaded.dtype, 1e-1) * max(1.0, float(expected.abs().max()))
+    tolerance = ROUNDING.get(loaded.dtype, 1e-1) * max(1.0, float(expected.abs().max()))
     try:
         model.set_attn_implementation(ATTENTION_NAME)
         if model.config.get_text_config()._attn_implementation != ATTENTION_NAME:

@@ -130,33 +130,39 @@ def score_trials(steerer: Steerer, candidates: Sequence[_Candidate]) -> dict[_Tr
     """The log ratio of every target of every different trial."""
     trials = list({t: None for c in candidates for t in (c.new, c.old) if t is not None})
     scores: dict[_Trial | None, list[float]] = {None: []}
-    for start in range(0, len(trials), _MAX_ROWS):
-        batch = trials[start : start + _MAX_ROWS]
-        values = iter(_ratios(steerer, batch))
-        for trial in batch:
-            scores[trial] = [next(values) for _ in trial.targets]
+    values = iter(_ratios(steerer, trials))
+    for trial in trials:
+        scores[trial] = [next(values) for _ in trial.targets]
     return scores
 
 
 def _ratios(steerer: Steerer, trials: Sequence[_Trial]) -> list[float]:
-    """The log ratio of every target of trials that run together, one after another."""
-    scratch: list[list[int]] = [[] for _ in steerer.runners]
+    """The log ratio of every target of the trials, one after another."""
+    if not trials:
+        return []
+    found: list[Tensor] = []
+    finite: list[Tensor] = []
+    taken: list[tuple[Runner, list[int]]] = []
     try:
-        logits = [
-            _try_out(runner, number, trials, pages)
-            for number, (runner, pages) in enumerate(zip(steerer.runners, scratch, strict=True))
-        ]
-        ratio = steerer.adapter.shifting.log_ratio(logits)
-        targets = on_device([t for trial in trials for t in trial.targets], ratio.device)
-        finite = [torch.isfinite(part.amax()).to(ratio.dtype)[None] for part in logits]
+        for start in range(0, len(trials), _MAX_ROWS):
+            batch = trials[start : start + _MAX_ROWS]
+            logits = []
+            for number, runner in enumerate(steerer.runners):
+                pages: list[int] = []
+                taken.append((runner, pages))
+                logits.append(_try_out(runner, number, batch, pages))
+                finite.append(torch.isfinite(logits[-1].amax()).float()[None])
+            ratio = steerer.adapter.shifting.log_ratio(logits)
+            targets = on_device([t for trial in batch for t in trial.targets], ratio.device)
+            found.append(ratio.gather(1, targets[:, None]).squeeze(1))
         # Read in one piece: the host waits for the device each time.
-        found: list[float] = torch.cat([*finite, ratio.gather(1, targets[:, None]).squeeze(1)]).tolist()
-        for runner, pages, is_finite in zip(steerer.runners, scratch, found, strict=False):
+        values: list[float] = torch.cat([*finite, *found]).tolist()
+        for (runner, pages), is_finite in zip(taken, values, strict=False):
             if not is_finite:
                 runner.cache.spoil(pages)
-        return found[len(scratch) :]
+        return values[len(taken) :]
     finally:
-        for runner, pages in zip(steerer.runners, scratch, strict=True):
+        for runner, pages in taken:
             runner.cache.allocator.release(pages)
 
 

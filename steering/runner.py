@@ -87,15 +87,19 @@ class Runner:
 
     def _group(self, rows: Sequence[RowInput], offsets: Sequence[int]) -> RowGroup:
         device = self.loaded.device
-        width = max(len(row.tokens) for row in rows)
-        counts = on_device([[len(row.tokens)] for row in rows], device)
-        steps = torch.arange(width, device=device)[None]
-        real = steps < counts
-        within = torch.where(real, steps, 0)
+        counts = [len(row.tokens) for row in rows]
+        width = max(counts)
+        # Where a row is shorter than the rectangle, its first query stands in for what it lacks.
+        within = [[step if step < count else 0 for step in range(width)] for count in counts]
+        real = [number * width + step for number, count in enumerate(counts) for step in range(count)]
         return RowGroup(
-            queries=on_device(offsets, device)[:, None] + within,
-            positions=on_device([row.start for row in rows], device)[:, None] + within,
-            real=None if all(len(row.tokens) == width for row in rows) else real,
+            queries=on_device(
+                [[o + w for w in line] for o, line in zip(offsets, within, strict=True)], device
+            ),
+            positions=on_device(
+                [[row.start + w for w in line] for row, line in zip(rows, within, strict=True)], device
+            ),
+            real=None if len(real) == width * len(rows) else on_device(real, device),
             block_tables=self._block_tables(rows),
         )
 

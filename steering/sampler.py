@@ -113,9 +113,13 @@ def _draw_from_best(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """
     scores = _tempered(scores, rows)
     whole = scores.logsumexp(-1, keepdim=True)
-    few = min(_FEW, scores.shape[1])
+    # A GPU sorts at once what it would otherwise have to be asked about: whether the best few are enough.
+    few = min(_FEW, scores.shape[1]) if scores.device.type == "cpu" else scores.shape[1]
+    complete = few == scores.shape[1]
     ordered, tokens = scores.topk(few, dim=-1)
-    drawn, enough = _draw_sorted((ordered - whole).exp(), tokens, rows, complete=few == scores.shape[1])
+    drawn, enough = _draw_sorted((ordered - whole).exp(), tokens, rows, complete=complete)
+    if complete:
+        return drawn
     for index in (~enough).nonzero().flatten().tolist():
         one = slice(index, index + 1)
         ordered, tokens = scores[one].sort(dim=-1, descending=True, stable=True)

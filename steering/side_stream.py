@@ -68,6 +68,8 @@ class CudaSideStream:
         else:
             self._side.wait_event(self._mark)
         self._mark = None
-        with torch.cuda.stream(self._side):
-            yield
-        main.wait_stream(self._side)
+        try:
+            with torch.cuda.stream(self._side):
+                yield
+        finally:
+            main.wait_stream(self._side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mapping_cache import VocabularyMap
@@ -147,7 +147,7 @@ class Steerer:
         vocabulary_map: VocabularyMap,
         page_size: int,
         prefix_caching: bool = True,
-        new_recorder: Callable[[], Record] | None = None,
+        record: Record | None = None,
     ) -> None:
         self.adapter = adapter
         self.vocabulary_map = vocabulary_map
@@ -158,7 +158,7 @@ class Steerer:
                 KVCache(
                     PageAllocator(_INITIAL_PAGES, page_size, growable=True, prefix_caching=prefix_caching)
                 ),
-                new_recorder and new_recorder(),
+                record,
             )
             for model in adapter.models
         ]

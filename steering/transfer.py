@@ -1,4 +1,4 @@
-"""Host values on their way to the device."""
+"""The host's values on their way to the device, and the device's on their way back."""
 
 from __future__ import annotations
 
@@ -20,3 +20,22 @@ def on_device(
     if device.type == "cpu":
         return torch.tensor(values, dtype=dtype)
     return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
+
+
+class OnHost:
+    """A tensor's values on their way to the host, behind what is queued by now and not behind what is queued later."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        self._values = values
+        if values.device.type == "cuda":
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.current_stream(values.device).record_event()
+
+    def read(self) -> list[Any]:
+        """Wait until they are there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        read: list[Any] = self._values.tolist()
+        return read

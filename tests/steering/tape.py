@@ -113,4 +113,4 @@ class TapeRecorder:
 
 def like_a_gpu() -> Execution:
     """All that an engine does on a GPU and not on a CPU, on a CPU."""
-    return Execution(record_base=TapeRecorder, record_steering=TapeRecorder, runs_ahead=True)
+    return Execution(TapeRecorder(), TapeRecorder(), runs_ahead=True)

@@ -65,7 +65,7 @@ def test_a_graph_gives_what_the_pass_gives(workshop: Workshop, dtype: str) -> No
         ]
 
     plain, recorded = (
-        logits(Runner(loaded, KVCache(PageAllocator(16, 16)), given)) for given in (None, record())
+        logits(Runner(loaded, KVCache(PageAllocator(16, 16)), given)) for given in (None, record)
     )
     for got, expected in zip(recorded, plain, strict=True):
         torch.testing.assert_close(got, expected, atol=2e-2, rtol=2e-2)
