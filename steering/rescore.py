@@ -1,12 +1,13 @@
 """The bridge `rescore`: the likeliest candidates are scored by the text that they add, not by one matched token.
 
-For each candidate the text so far plus the candidate's text is encoded anew by the steering tokenizer. From the first
-token that differs, the candidate's shift is the sum of the steering model's log ratios along the new tokens less the
-same along the old ones: what the steering model thinks of the added text, however it splits it.
+For each candidate the text so far plus the candidate's text is encoded anew by the steering tokenizer. What its tokens
+are given one after another adds up, as log probabilities do: the candidate's shift is the sum along its tokens. Where
+the encoding of earlier text changes, it is the sum along the new tokens less the same along the old ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ BASE_CANDIDATES = 4
 PLAUSIBLE = 1e-4
 # Rows of one forward pass over continuations; bounds the logits in memory.
 _MAX_ROWS = 128
+# Least weight of a candidate: the base may give it a probability that float32 rounds to nothing.
+_TINY = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,14 @@ class _Trial:
 
 @dataclass(slots=True)
 class _Candidate:
-    """One base token on trial in row `row`: `first` is scored by logits already at hand, `new` and `old` by trials."""
+    """One base token on trial in row `row`: `first` is scored by logits already at hand, `new` and `old` by trials.
+
+    `weight`: its probability under the base.
+    """
 
     row: int
     token: int
+    weight: float
     first: int | None
     new: _Trial | None
     old: _Trial | None
@@ -60,10 +67,10 @@ def rescore(
     """The shift over the base's vocabulary: rescored for the candidates, mapped for all other tokens.
 
     logits: a model float32 `[rows, V_steering]` at each row's end; base: scores `[rows, V_base]`; alphas `[rows]`.
-    Log ratios have a natural zero, which makes sums over few and over many tokens comparable. At the next token they
-    are centred all the same, as in the bridge `map`: where an adapter is certain of one token, every other matched one
-    is far below that zero, and unmatched tokens, which have it, would win. A candidate that splits earlier text anew
-    keeps its sums as they are.
+    At the next token the shift is centred as in the bridge `map`: where an adapter is certain of one token, every other
+    matched one is far below zero, and unmatched tokens, which get it, would win. At the tokens after it what counts is
+    what the base could say otherwise there, see `_beyond_first`. A candidate that splits earlier text anew keeps the
+    sums of its log ratios, whose natural zero makes few and many tokens comparable.
     """
     ratio = steerer.adapter.shifting.log_ratio(logits)
     mapped = carry(ratio, steerer.tensors)
@@ -73,16 +80,16 @@ def rescore(
     add_shift(steered, base, mapped, alphas, [None] * len(rows))
     candidates = [
         candidate
-        for number, tokens in enumerate(_propose(base, steered))
-        for token in tokens
-        if (candidate := _candidate(number, rows[number], token)) is not None
+        for number, proposed in enumerate(_propose(base, steered))
+        for token, weight in proposed.items()
+        if (candidate := _candidate(number, rows[number], token, weight)) is not None
     ]
     if not candidates:
         return mapped
     scores = score_trials(steerer, candidates)
     where = on_device([(c.row, c.token, c.first or 0) for c in candidates], base.device)
     has_first = on_device([c.first is not None for c in candidates], base.device)
-    sums = [sum(scores[c.new]) - sum(scores[c.old]) for c in candidates]
+    sums = _beyond_first(candidates, scores, [row.spec.alpha for row in rows])
     extra = on_device(sums, base.device, base.dtype)
     row, token, first = where.unbind(1)
     values = extra + torch.where(has_first, ratio[row, first] - mean[row], 0.0)
@@ -90,19 +97,68 @@ def rescore(
     return Bridged(mapped.values, mapped.columns, (row, token, values - already))
 
 
-def _propose(base: Tensor, steered: Tensor) -> list[list[int]]:
-    """Candidate token ids of each row."""
-    found = torch.cat([_likeliest(steered, STEERED_CANDIDATES), _likeliest(base, BASE_CANDIDATES)], dim=1)
-    return [sorted({token for token in row if token >= 0}) for row in found.tolist()]
+def _beyond_first(
+    candidates: Sequence[_Candidate], scores: dict[_Trial | None, list[float]], alphas: Sequence[float]
+) -> list[float]:
+    """What each candidate's tokens after the first add to its shift.
+
+    By the chain rule the steered probability of a text is a product over its steering tokens, in each factor of which
+    the shift is normalised over what the base could say there. The base says it in its own tokens: those of its
+    candidates that go through the same steering tokens so far stand for it. Where they all go on alike, nothing is
+    added: a steering model that is certain of what is certain anyway would otherwise prefer whatever takes more tokens.
+    """
+    branches: dict[tuple[int, tuple[int, ...]], list[tuple[float, float]]] = {}
+    for candidate in candidates:
+        for beginning, ratio in _branches(candidate, scores):
+            branches.setdefault((candidate.row, beginning), []).append((candidate.weight, ratio))
+    zeros = {place: _log_mean_exp(found, alphas[place[0]]) for place, found in branches.items()}
+    return [
+        sum(ratio - zeros[c.row, beginning] for beginning, ratio in _branches(c, scores))
+        if c.first is not None
+        else sum(scores[c.new]) - sum(scores[c.old])
+        for c in candidates
+    ]
 
 
-def _likeliest(scores: Tensor, count: int) -> Tensor:
+def _branches(
+    candidate: _Candidate, scores: dict[_Trial | None, list[float]]
+) -> list[tuple[tuple[int, ...], float]]:
+    """The steering tokens before each one after the candidate's first, and that one's log ratio."""
+    if candidate.first is None or candidate.new is None:
+        return []
+    tokens = (candidate.first, *candidate.new.targets)
+    return [(tokens[:place], ratio) for place, ratio in enumerate(scores[candidate.new], 1)]
+
+
+def _log_mean_exp(weighted: Sequence[tuple[float, float]], alpha: float) -> float:
+    """`log(mean(exp(alpha * ratio))) / alpha` of (weight, ratio) pairs."""
+    weights = [max(weight, _TINY) for weight, _ in weighted]
+    powers = [alpha * ratio for _, ratio in weighted]
+    top = max(powers)
+    if not math.isfinite(top):
+        return 0.0
+    mean = sum(w * math.exp(power - top) for w, power in zip(weights, powers, strict=True)) / sum(weights)
+    return (top + math.log(mean)) / alpha
+
+
+def _propose(base: Tensor, steered: Tensor) -> list[dict[int, float]]:
+    """Candidate token ids of each row, ascending, and their probabilities under the base."""
+    before = base.softmax(-1)
+    tokens = torch.cat(
+        [_likeliest(steered.softmax(-1), STEERED_CANDIDATES), _likeliest(before, BASE_CANDIDATES)], dim=1
+    )
+    weights = before.gather(1, tokens.clamp(min=0))
+    found = torch.stack([tokens.double(), weights.double()], dim=-1).tolist()
+    return [dict(sorted((int(token), weight) for token, weight in row if token >= 0)) for row in found]
+
+
+def _likeliest(probs: Tensor, count: int) -> Tensor:
     """The ids of each row's `count` likeliest tokens, -1 in place of those that are not plausible."""
-    probs, tokens = scores.softmax(-1).topk(min(count, scores.shape[1]))
-    return torch.where(probs >= PLAUSIBLE, tokens, -1)
+    values, tokens = probs.topk(min(count, probs.shape[1]))
+    return torch.where(values >= PLAUSIBLE, tokens, -1)
 
 
-def _candidate(number: int, row: SteeringRow, token: int) -> _Candidate | None:
+def _candidate(number: int, row: SteeringRow, token: int, weight: float) -> _Candidate | None:
     """What must be computed to score one base token, or None where its mapped score stands."""
     continuation = row.history.continuation(token)
     if continuation is None:
@@ -113,7 +169,7 @@ def _candidate(number: int, row: SteeringRow, token: int) -> _Candidate | None:
     if common == len(tokens):
         trial = _Trial(row, row.length, suffix[:-1], suffix[1:]) if len(suffix) > 1 else None
         # A steering tokenizer that swallows the text adds no token, and so no opinion.
-        return _Candidate(number, token, suffix[0] if suffix else None, trial, None)
+        return _Candidate(number, token, weight, suffix[0] if suffix else None, trial, None)
     # What comes first in a text is scored by nothing: 0 on both sides.
     known = max(common, 1)
     position = row.position_of(known - 1)
@@ -123,7 +179,7 @@ def _candidate(number: int, row: SteeringRow, token: int) -> _Candidate | None:
     old_text = tuple(tokens[known - 1 :])
     new = _Trial(row, position, new_text[:-1], new_text[1:]) if len(new_text) > 1 else None
     old = _Trial(row, position, old_text[:-1], old_text[1:]) if len(old_text) > 1 else None
-    return _Candidate(number, token, None, new, old)
+    return _Candidate(number, token, weight, None, new, old)
 
 
 def score_trials(steerer: Steerer, candidates: Sequence[_Candidate]) -> dict[_Trial | None, list[float]]:

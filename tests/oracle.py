@@ -234,6 +234,7 @@ class Oracle:
             likely = scores.softmax(-1)
             best |= {token for token in likely.topk(count).indices.tolist() if likely[token] >= PLAUSIBLE}
         encoded = self._encode(adapter, mapped, ids)
+        added: dict[int, list[int]] = {}
         for candidate in sorted(best):
             if not self._adds_text(ids, candidate):
                 continue
@@ -241,10 +242,39 @@ class Oracle:
             common = 0
             while common < min(len(encoded), len(longer)) and encoded[common] == longer[common]:
                 common += 1
-            added = adapter.sum_from(longer, common) - adapter.sum_from(encoded, common)
-            follows = common == len(encoded) < len(longer) and encoded
-            shift[candidate] = added - mean if follows else added
+            if common == len(encoded) and encoded:
+                added[candidate] = longer[common:]
+                continue
+            shift[candidate] = adapter.sum_from(longer, common) - adapter.sum_from(encoded, common)
+        for candidate, tokens in added.items():
+            total = 0.0
+            for place in range(len(tokens)):
+                ratio = float(adapter.natural([*encoded, *tokens[:place]])[-1, tokens[place]])
+                total += ratio - (
+                    self._zero(adapter, base, encoded, added, tokens[:place]) if place else mean
+                )
+            shift[candidate] = total
         return shift
+
+    def _zero(
+        self,
+        adapter: NaiveAdapter,
+        base: torch.Tensor,
+        encoded: Sequence[int],
+        added: dict[int, list[int]],
+        beginning: list[int],
+    ) -> float:
+        """What a token after `beginning` is compared with: the candidates that begin so, as the base weighs them."""
+        after = adapter.natural([*encoded, *beginning])[-1]
+        size = len(beginning)
+        going = {
+            c: tokens[size]
+            for c, tokens in added.items()
+            if tokens[:size] == beginning and len(tokens) > size
+        }
+        weights = base[list(going)].exp().double().clamp(min=1e-30)
+        powers = adapter.alpha * after[list(going.values())].double()
+        return float(((weights.log() + powers).logsumexp(0) - weights.sum().log()) / adapter.alpha)
 
     def _adds_text(self, ids: Sequence[int], candidate: int) -> bool:
         """False for special tokens, and where the candidate completes no text or leaves a character half done."""
