@@ -32,7 +32,6 @@ from steering.adapters import Adapter, load_adapter
 from steering.bridge import Bridged, MapTensors, carry
 from steering.engine import Engine, EngineConfig
 from steering.models import load_model
-from steering.steerer import Steerer
 from steering.types import Request, SamplingParams, SteeringSpec
 
 ADAPTERS = ("forget", "letter")
