@@ -186,7 +186,10 @@ def test_law_06_any_text_survives_encoding_and_decoding(kind: str) -> None:
     tokenizer = tokenizer_of(kind)
     vocabulary = canonical_vocabulary(tokenizer)
 
-    @given(st.text(max_size=30))
+    # To a sentencepiece tokenizer its own mark is a space, whoever wrote it.
+    characters = st.characters(codec="utf-8", exclude_characters="▁" if kind == "sp" else "")
+
+    @given(st.text(characters, max_size=30))
     @settings(max_examples=100)
     def check(text: str) -> None:
         ids = tokenizer.encode(text, split_special_tokens=True)
