@@ -51,6 +51,7 @@ from steering.engine import Engine
 from steering.engine_config import EngineConfig
 from steering.loaded_model import LoadedModel
 from steering.models import load_model
+from steering.trials import score_trials
 from steering.types import BridgeName, SteeringSpec
 
 NAME = "delta"
@@ -145,12 +146,11 @@ def _prompt(tokenizer: Any, question: str) -> tuple[int, ...]:
 def _counting(everything: bool) -> Iterator[Callable[[], int]]:
     """Count the rows that need a steering model's time to be rescored; with `everything`, let no candidate off."""
     counted = 0
-    inner = rescore.score_trials
 
-    def count(steerer: Any, candidates: Any) -> Any:
+    def count(steerer: Any, trials: Any) -> Any:
         nonlocal counted
-        counted += len({candidate.row for candidate in candidates if candidate.new or candidate.old})
-        return inner(steerer, candidates)
+        counted += len({id(trial.row) for trial in trials})
+        return score_trials(steerer, trials)
 
     floor = 0.0 if everything else rescore.PLAUSIBLE
     with mock.patch.object(rescore, "score_trials", count), mock.patch.object(rescore, "PLAUSIBLE", floor):

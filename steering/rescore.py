@@ -16,30 +16,17 @@ from torch import Tensor
 
 from steering.bridge import Bridged, carry, mean_shift
 from steering.fusion import add_shift
-from steering.row_input import RowInput
-from steering.runner import Runner
 from steering.steerer import Steerer, SteeringRow
 from steering.transfer import on_device
+from steering.trials import Trial, score_trials
 
 # Best tokens by base plus mapped shift, and by the base alone (an unmatched token may be the base's favourite).
 STEERED_CANDIDATES = 16
 BASE_CANDIDATES = 4
 # A token less likely than this, with the mapped shift and without, is not worth the steering model's time.
 PLAUSIBLE = 1e-4
-# Rows of one forward pass over continuations; bounds the logits in memory.
-_MAX_ROWS = 128
 # Least weight of a candidate: the base may give it a probability that float32 rounds to nothing.
 _TINY = 1e-30
-
-
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """Tokens to feed from position `start` of a row on, and the token whose score each position gives."""
-
-    row: SteeringRow
-    start: int
-    feed: tuple[int, ...]
-    targets: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -53,8 +40,8 @@ class _Candidate:
     token: int
     weight: float
     first: int | None
-    new: _Trial | None
-    old: _Trial | None
+    new: Trial | None
+    old: Trial | None
 
 
 def rescore(
@@ -86,7 +73,8 @@ def rescore(
     ]
     if not candidates:
         return mapped
-    scores = score_trials(steerer, candidates)
+    trials = dict.fromkeys(t for c in candidates for t in (c.new, c.old) if t is not None)
+    scores = score_trials(steerer, list(trials))
     where = on_device([(c.row, c.token, c.first or 0) for c in candidates], base.device)
     has_first = on_device([c.first is not None for c in candidates], base.device)
     sums = _beyond_first(candidates, scores, [row.spec.alpha for row in rows])
@@ -98,7 +86,7 @@ def rescore(
 
 
 def _beyond_first(
-    candidates: Sequence[_Candidate], scores: dict[_Trial | None, list[float]], alphas: Sequence[float]
+    candidates: Sequence[_Candidate], scores: dict[Trial, list[float]], alphas: Sequence[float]
 ) -> list[float]:
     """What each candidate's tokens after the first add to its shift.
 
@@ -115,19 +103,21 @@ def _beyond_first(
     return [
         sum(ratio - zeros[c.row, beginning] for beginning, ratio in _branches(c, scores))
         if c.first is not None
-        else sum(scores[c.new]) - sum(scores[c.old])
+        else _total(c.new, scores) - _total(c.old, scores)
         for c in candidates
     ]
 
 
-def _branches(
-    candidate: _Candidate, scores: dict[_Trial | None, list[float]]
-) -> list[tuple[tuple[int, ...], float]]:
+def _branches(candidate: _Candidate, scores: dict[Trial, list[float]]) -> list[tuple[tuple[int, ...], float]]:
     """The steering tokens before each one after the candidate's first, and that one's log ratio."""
     if candidate.first is None or candidate.new is None:
         return []
     tokens = (candidate.first, *candidate.new.targets)
     return [(tokens[:place], ratio) for place, ratio in enumerate(scores[candidate.new], 1)]
+
+
+def _total(trial: Trial | None, scores: dict[Trial, list[float]]) -> float:
+    return 0.0 if trial is None else sum(scores[trial])
 
 
 def _log_mean_exp(weighted: Sequence[tuple[float, float]], alpha: float) -> float:
@@ -167,7 +157,7 @@ def _candidate(number: int, row: SteeringRow, token: int, weight: float) -> _Can
     if row.length + len(suffix) > row.steerer.context_limit:
         return None
     if common == len(tokens):
-        trial = _Trial(row, row.length, suffix[:-1], suffix[1:]) if len(suffix) > 1 else None
+        trial = Trial(row, row.length, suffix[:-1], suffix[1:]) if len(suffix) > 1 else None
         # A steering tokenizer that swallows the text adds no token, and so no opinion.
         return _Candidate(number, token, weight, suffix[0] if suffix else None, trial, None)
     # What comes first in a text is scored by nothing: 0 on both sides.
@@ -177,72 +167,6 @@ def _candidate(number: int, row: SteeringRow, token: int, weight: float) -> _Can
         return None
     new_text = (*tokens[known - 1 : common], *suffix)
     old_text = tuple(tokens[known - 1 :])
-    new = _Trial(row, position, new_text[:-1], new_text[1:]) if len(new_text) > 1 else None
-    old = _Trial(row, position, old_text[:-1], old_text[1:]) if len(old_text) > 1 else None
+    new = Trial(row, position, new_text[:-1], new_text[1:]) if len(new_text) > 1 else None
+    old = Trial(row, position, old_text[:-1], old_text[1:]) if len(old_text) > 1 else None
     return _Candidate(number, token, weight, None, new, old)
-
-
-def score_trials(steerer: Steerer, candidates: Sequence[_Candidate]) -> dict[_Trial | None, list[float]]:
-    """The log ratio of every target of every different trial."""
-    trials = list({t: None for c in candidates for t in (c.new, c.old) if t is not None})
-    scores: dict[_Trial | None, list[float]] = {None: []}
-    values = iter(_ratios(steerer, trials))
-    for trial in trials:
-        scores[trial] = [next(values) for _ in trial.targets]
-    return scores
-
-
-def _ratios(steerer: Steerer, trials: Sequence[_Trial]) -> list[float]:
-    """The log ratio of every target of the trials, one after another."""
-    if not trials:
-        return []
-    found: list[Tensor] = []
-    finite: list[Tensor] = []
-    taken: list[tuple[Runner, list[int]]] = []
-    try:
-        for start in range(0, len(trials), _MAX_ROWS):
-            batch = trials[start : start + _MAX_ROWS]
-            logits = []
-            for number, runner in enumerate(steerer.runners):
-                pages: list[int] = []
-                taken.append((runner, pages))
-                logits.append(_try_out(runner, number, batch, pages))
-                finite.append(torch.isfinite(logits[-1].amax()).float()[None])
-            ratio = steerer.adapter.shifting.log_ratio(logits)
-            targets = on_device([t for trial in batch for t in trial.targets], ratio.device)
-            found.append(ratio.gather(1, targets[:, None]).squeeze(1))
-        # Read in one piece: the host waits for the device each time.
-        values: list[float] = torch.cat([*finite, *found]).tolist()
-        for (runner, pages), is_finite in zip(taken, values, strict=False):
-            if not is_finite:
-                runner.cache.spoil(pages)
-        return values[len(taken) :]
-    finally:
-        for runner, pages in taken:
-            runner.cache.allocator.release(pages)
-
-
-def _try_out(runner: Runner, number: int, trials: Sequence[_Trial], scratch: list[int]) -> Tensor:
-    """Logits of every fed token, `[sum(len(feed)), V_steering]`. The rows' own keys and values stay untouched.
-
-    Full pages before the continuation are read where they are; the page in which it starts is copied, since several
-    continuations write to it. Pages taken are added to `scratch`, to be released.
-    """
-    allocator, cache = runner.cache.allocator, runner.cache
-    size = allocator.page_size
-    inputs: list[RowInput] = []
-    sources: list[int] = []
-    targets: list[int] = []
-    for trial in trials:
-        own = trial.row.caches[number].pages
-        whole = trial.start // size
-        fresh = allocator.allocate(allocator.pages_for(trial.start + len(trial.feed)) - whole)
-        scratch.extend(fresh)
-        if trial.start % size:
-            sources.append(own[whole])
-            targets.append(fresh[0])
-        inputs.append(RowInput(trial.feed, trial.start, [*own[:whole], *fresh], 0))
-    cache.make_room()
-    if sources:
-        cache.copy_pages(sources, targets)
-    return runner.forward(inputs)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering.rescore import _beyond_first, _Candidate, _Trial
+from steering.rescore import _beyond_first, _Candidate
+from steering.trials import Trial
 
 ratios = st.floats(-20, 20)
 weights = st.floats(1e-6, 1)
@@ -18,16 +19,17 @@ weights = st.floats(1e-6, 1)
 
 def candidates(
     texts: Sequence[tuple[int, ...]], shares: Sequence[float], scores: Sequence[list[float]]
-) -> tuple[list[_Candidate], dict[_Trial | None, list[float]]]:
+) -> tuple[list[_Candidate], dict[Trial, list[float]]]:
     """One row's candidates that continue the text, by their steering tokens."""
     row: Any = object()
     found: list[_Candidate] = []
-    known: dict[_Trial | None, list[float]] = {}
+    known: dict[Trial, list[float]] = {}
     for number, (text, share, given_) in enumerate(zip(texts, shares, scores, strict=True)):
-        trial = _Trial(row, 3, text[:-1], text[1:]) if len(text) > 1 else None
+        trial = Trial(row, 3, text[:-1], text[1:]) if len(text) > 1 else None
         found.append(_Candidate(0, number, share, text[0], trial, None))
-        known[trial] = given_
-    return found, {None: [], **known}
+        if trial is not None:
+            known[trial] = given_
+    return found, known
 
 
 def test_a_way_that_has_no_alternative_adds_nothing() -> None:
