@@ -6,7 +6,9 @@ import statistics
 import time
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
+
+from benchmarks.folders import weight_bytes
 
 _BYTES = 1 << 30
 _ROUNDS = 7
@@ -27,13 +29,8 @@ def bytes_per_second(device: str) -> float:
 
 def bytes_per_step(config: PretrainedConfig, dtype: torch.dtype = torch.bfloat16) -> int:
     """Bytes of the weights that a decode step reads whole: all but an input embedding that is not the output's too."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    read = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    inputs = model.get_input_embeddings().weight
-    if not config.tie_word_embeddings:
-        read -= inputs.numel() * inputs.element_size()
-    return int(read)
+    apart = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size * dtype.itemsize
+    return weight_bytes(config, dtype) - apart
 
 
 def _wait(device: str) -> None:

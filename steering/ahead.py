@@ -20,9 +20,7 @@ class AheadPass:
     def __init__(self, sequences: Sequence[RunningSequence], logits: Tensor, cache: KVCache) -> None:
         self._logits = logits
         self._cache = cache
-        size = cache.allocator.page_size
         self._rows = {sequence: row for row, sequence in enumerate(sequences)}
-        self._slots = {s: s.pages[len(s.tokens) // size] * size + len(s.tokens) % size for s in sequences}
 
     @property
     def sequences(self) -> list[RunningSequence]:
@@ -40,4 +38,4 @@ class AheadPass:
         """A sequence has ended, and has its pages still: nothing may be found there of the token after its last one."""
         if self._rows.pop(sequence, None) is not None:
             # It was never looked at. If it is no number, a masked position times it is none either.
-            self._cache.clear([self._slots.pop(sequence)])
+            self._cache.clear([self._cache.allocator.slot(sequence.pages, sequence.computed)])

@@ -261,7 +261,7 @@ class Engine:
         if scheduler.may_admit or len(sequences) < len(scheduler.running):
             return
         going = [row for row, sequence in enumerate(sequences) if self._has_room(sequence)]
-        if not going or not scheduler.reserve_next(sequences[row] for row in going):
+        if not going or not scheduler.reserve_next([sequences[row] for row in going]):
             return
         if len(going) < len(sequences):
             tokens = tokens.index_select(0, on_device(going, tokens.device))

@@ -50,6 +50,10 @@ class PageAllocator:
         """Pages that `length` positions fill."""
         return -(-length // self.page_size)
 
+    def slot(self, pages: Sequence[int], position: int) -> int:
+        """Where a row's position stands in the pool, its pages laid end to end."""
+        return pages[position // self.page_size] * self.page_size + position % self.page_size
+
     def allocate(self, count: int) -> list[int]:
         """`count` pages with one reference each; raises OutOfPagesError and takes none when there are too few."""
         if count > self.available and self._growable:

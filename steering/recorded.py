@@ -44,7 +44,7 @@ class RecordedPasses:
         self._loaded = loaded
         self._cache = cache
         self._record: Record | None = record
-        self._made: dict[tuple[int, int], _Recording] = {}
+        self._made: dict[tuple[int, int], tuple[_BufferedPass, Replay]] = {}
         self._generation = cache.generation
         self._output: Tensor | None = None
 
@@ -60,50 +60,52 @@ class RecordedPasses:
             # The pool has moved in memory, and the recordings write where it was.
             self._made.clear()
             self._generation = self._cache.generation
-        size = self._cache.allocator.page_size
-        longest = max((row.start + len(row.tokens) - 1) // size + 1 for row in rows)
+        allocator = self._cache.allocator
+        longest = max(allocator.pages_for(row.start + len(row.tokens)) for row in rows)
         shape = (_tokens_of(count), _pages_of(longest))
-        if not self._loaded.varlen and shape[0] * shape[1] * size > MOST_POSITIONS:
+        if not self._loaded.varlen and shape[0] * shape[1] * allocator.page_size > MOST_POSITIONS:
             return None
-        recording = self._made.get(shape)
-        if recording is None:
+        made = self._made.get(shape)
+        if made is None:
             if len(self._made) == MOST_RECORDINGS:
                 return None
-            recording = _Recording(self._loaded, self._cache, *shape)
-            recording.fill(rows, given)
-            if not self._try_out(recording, record, count):
+            buffered = _BufferedPass(self._loaded, self._cache, *shape)
+            buffered.fill(rows, given)
+            replay = self._try_out(buffered, record, count)
+            if replay is None:
                 return None
-            self._made[shape] = recording
+            self._made[shape] = buffered, replay
         else:
-            recording.fill(rows, given)
-        logits = recording.replay()
+            buffered, replay = made
+            buffered.fill(rows, given)
+        logits = replay()
         wanted = wanted_tokens(rows)
         if len(wanted) < count:
             return logits.index_select(0, on_device(wanted, logits.device, torch.long)).float()
         # A copy in any case: the next replay writes where this one did.
         return logits[:count].to(torch.float32, copy=True)
 
-    def _try_out(self, recording: _Recording, record: Record, count: int) -> bool:
-        """Record what has been filled in, and see that a replay gives what the pass itself gave."""
+    def _try_out(self, buffered: _BufferedPass, record: Record, count: int) -> Replay | None:
+        """Record what has been filled in, and see that a replay gives what the pass itself gave; None if not."""
         try:
-            plain = recording.compute()
+            plain = buffered.run()
             if self._output is None:
                 # One for all recordings: each would keep its own.
                 self._output = plain.new_empty(MOST_TOKENS, plain.shape[1])
-            recording.output = self._output
-            recording.replay = record(recording.run)
-            expected, got = plain[:count].float(), recording.replay()[:count].float()
+            output = self._output[: len(plain)]
+            replay = record(lambda: output.copy_(buffered.run()))
+            expected, got = plain[:count].float(), replay()[:count].float()
         except (RuntimeError, NotImplementedError) as error:
             self._give_up(str(error).strip().partition("\n")[0])
-            return False
+            return None
         # What is no number is for those to judge who read the scores.
         finite = torch.isfinite(expected)
         difference = float(torch.where(finite, got - expected, 0.0).abs().max())
         largest = float(torch.where(finite, expected, 0.0).abs().max())
         if not difference <= ROUNDING.get(self._loaded.dtype, 1e-1) * max(1.0, largest):
             self._give_up(f"a replay's scores differ by {difference:.3g}")
-            return False
-        return True
+            return None
+        return replay
 
     def _give_up(self, reason: str) -> None:
         logger.warning("%s: its passes are not recorded, which costs speed: %s", self._loaded.path, reason)
@@ -111,7 +113,7 @@ class RecordedPasses:
         self._made.clear()
 
 
-class _Recording:
+class _BufferedPass:
     """A pass of one shape: its buffers, which `fill` writes, and what computes `[tokens, V]` logits from them."""
 
     def __init__(self, loaded: LoadedModel, cache: KVCache, tokens: int, pages: int) -> None:
@@ -128,22 +130,20 @@ class _Recording:
         self._tokens, self._positions, self._slots = self._inputs[: 3 * tokens].view(3, tokens).unbind()
         self._tables = self._inputs[3 * tokens :].view(tokens, pages)
         self._wanted = torch.arange(tokens, device=loaded.device)
-        self.output: Tensor | None = None
-        self.replay: Replay = self.run
 
     def fill(self, rows: Sequence[RowInput], given: Tensor | None) -> None:
         """Write what the next pass reads. `given`: the tokens, int64 `[tokens]`, where the device has them already."""
-        size = self._cache.allocator.page_size
+        allocator = self._cache.allocator
         tokens: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
         for row in rows:
             for offset, token in enumerate(row.tokens):
                 position = row.start + offset
-                self._fill_table(len(tokens), row.pages, position // size + 1)
+                self._fill_table(len(tokens), row.pages, allocator.pages_for(position + 1))
                 tokens.append(token)
                 positions.append(position)
-                slots.append(row.pages[position // size] * size + position % size)
+                slots.append(allocator.slot(row.pages, position))
         count = len(tokens)
         self._host_columns[:, :count] = tokens, positions, slots
         self._clear(count, self._used)
@@ -153,13 +153,6 @@ class _Recording:
             self._tokens[:count].copy_(given)
 
     def run(self) -> Tensor:
-        """What is recorded: the pass, its logits put where all recordings put theirs."""
-        logits = self.compute()
-        if self.output is None:
-            return logits
-        return self.output[: len(logits)].copy_(logits)
-
-    def compute(self) -> Tensor:
         """The pass itself, on the buffers as they are; logits `[tokens, V]` in the model's dtype."""
         plan = AttentionPlan.of_single_tokens(
             self._cache, self._positions, self._slots, self._tables, varlen=self._loaded.varlen

@@ -54,14 +54,12 @@ class Runner:
         return logits[: len(wanted)].float()
 
     def _plan(self, rows: Sequence[RowInput]) -> AttentionPlan:
-        size = self.cache.allocator.page_size
+        slot = self.cache.allocator.slot
         slots: list[int] = []
         offsets: list[int] = []
         for row in rows:
             offsets.append(len(slots))
-            slots.extend(
-                row.pages[p // size] * size + p % size for p in range(row.start, row.start + len(row.tokens))
-            )
+            slots.extend(slot(row.pages, p) for p in range(row.start, row.start + len(row.tokens)))
         if self.loaded.varlen:
             return AttentionPlan(
                 self.cache,

@@ -7,7 +7,7 @@ left of the step's token budget goes to prompts, in chunks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from steering.pages import PageAllocator
@@ -103,13 +103,12 @@ class Scheduler:
         """True where somebody waits and another sequence may run."""
         return bool(self.waiting) and len(self.running) < self._max_num_seqs
 
-    def reserve_next(self, sequences: Iterable[Sequence]) -> bool:
+    def reserve_next(self, sequences: Collection[Sequence]) -> bool:
         """Pages for one more token of each, where nobody has to give any; False where there are too few."""
-        missing = {s: self.allocator.pages_for(len(s.tokens) + 1) - len(s.pages) for s in sequences}
-        if sum(missing.values()) > self.allocator.available:
+        if sum(self._missing(sequence, 1) for sequence in sequences) > self.allocator.available:
             return False
-        for sequence, count in missing.items():
-            sequence.pages.extend(self.allocator.allocate(count))
+        for sequence in sequences:
+            self._extend(sequence, 1)
         return True
 
     def commit(self, chunk: Chunk) -> None:
@@ -164,7 +163,7 @@ class Scheduler:
 
     def _make_room(self, sequence: Sequence, count: int, chunks: list[Chunk]) -> bool:
         """Give a running sequence the pages for its next tokens; False when it was itself preempted."""
-        needed = self.allocator.pages_for(sequence.computed + count) - len(sequence.pages)
+        needed = self._missing(sequence, count)
         busy = {id(chunk.sequence) for chunk in chunks}
         while needed > self.allocator.available:
             victim = next(s for s in reversed(self.running) if id(s) not in busy)
@@ -175,9 +174,11 @@ class Scheduler:
         return True
 
     def _extend(self, sequence: Sequence, count: int) -> None:
-        needed = self.allocator.pages_for(sequence.computed + count) - len(sequence.pages)
-        if needed > 0:
-            sequence.pages.extend(self.allocator.allocate(needed))
+        sequence.pages.extend(self.allocator.allocate(self._missing(sequence, count)))
+
+    def _missing(self, sequence: Sequence, count: int) -> int:
+        """Pages that a sequence lacks for so many tokens beyond those computed."""
+        return max(0, self.allocator.pages_for(sequence.computed + count) - len(sequence.pages))
 
     def _preempt(self, sequence: Sequence) -> None:
         self.preemptions += 1
