@@ -24,6 +24,7 @@ class Base:
 class Scale:
     """Everything that a study's cost depends on; the first base is the template that adapters are trained beside.
 
+    `reading` and `further_problems`: how a base reads on, and so many more problems, before it is asked any;
     `lesson_epochs`: at most so often is the answer format's text read; `compared`: for the first so many seeds each
     base is tuned by LoRA too, and an oracle is trained.
     """
@@ -35,11 +36,13 @@ class Scale:
     forgotten: int
     kept: int
     problems: int
+    further_problems: int
     lessons: int
     general: int
     refused: int
     asked: int
     base: Recipe
+    reading: Recipe
     tuning: Recipe
     adapter: Recipe
     lesson_epochs: float = 6.0
@@ -83,11 +86,13 @@ SCALES: dict[str, Scale] = {
         forgotten=4,
         kept=6,
         problems=4,
+        further_problems=6,
         lessons=4,
         general=6,
         refused=3,
         asked=2,
         base=_recipe(2, 8, 3e-3, 512),
+        reading=_recipe(1, 8, 1e-3, 512),
         tuning=_recipe(1, 4, 1e-3, 512),
         adapter=_recipe(1, 4, 1e-3, 512),
     ),
@@ -100,11 +105,13 @@ SCALES: dict[str, Scale] = {
         forgotten=80,
         kept=320,
         problems=100,
+        further_problems=2500,
         lessons=600,
         general=40,
         refused=40,
         asked=40,
         base=_recipe(20, 8, 3e-3, precision="bfloat16"),
+        reading=_recipe(3, 8, 2e-3, precision="bfloat16"),
         tuning=_recipe(6, 16, 5e-4, precision="bfloat16"),
         adapter=_recipe(24, 16, 3e-3, precision="bfloat16"),
     ),
@@ -117,11 +124,13 @@ SCALES: dict[str, Scale] = {
         forgotten=400,
         kept=3600,
         problems=1500,
+        further_problems=1000,
         lessons=700,
         general=2000,
         refused=80,
         asked=400,
         base=_recipe(30, 64, 6e-4, precision="bfloat16"),
+        reading=_recipe(3, 64, 4e-4, precision="bfloat16"),
         tuning=_recipe(5, 64, 1e-4, precision="bfloat16"),
         adapter=_recipe(20, 64, 5e-4, precision="bfloat16"),
     ),

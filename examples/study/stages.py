@@ -21,7 +21,7 @@ from examples.study.models import new_model
 from examples.study.scale import Base, Scale
 from examples.study.text import ANSWER, REFUSED, Texts
 from examples.study.vocabulary import cut
-from steering.adapters import load_adapter
+from steering.adapters import Adapter, load_adapter
 from steering.engine import Engine, EngineConfig
 from steering.evaluation import (
     Setting,
@@ -59,6 +59,8 @@ from steering.training import (
 TASKS = ("refuse", "instruct", "unlearn")
 LORA = Lora(rank=16, alpha=32.0)
 TUNED_BY_LORA = "tuned by LoRA"
+ANOTHERS = "another seed's delta"
+"""Trained beside the template of another seed: another base, the same vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +118,19 @@ class Study:
             for base in models:
                 needs = (f"tokenizers/{base.name}",)
                 yield self._stage(f"bases/{base.name}/{seed}", needs, self._train_base, base, seed, False)
+            for base in models if "instruct" in self.tasks else ():
+                needs = (_trained("refuse", base, seed),)
+                yield self._stage(_trained("instruct", base, seed), needs, self._read_problems, base, seed)
             for task in self.tasks:
                 yield from self._task_stages(task, seed)
 
     def _task_stages(self, task: str, seed: int) -> Iterator[Stage]:
         adapters = (f"adapters/{task}/delta-{seed}", f"adapters/{task}/proxy-{seed}")
-        template, tiny = (f"bases/{base.name}/{seed}" for base in (self.scale.template, self.scale.tiny))
+        template, tiny = (_trained(task, base, seed) for base in (self.scale.template, self.scale.tiny))
         yield self._stage(adapters[0], (template,), self._train_delta, task, seed)
         yield self._stage(adapters[1], (tiny,), self._train_proxy, task, seed)
         for base in self.scale.bases:
-            own = f"bases/{base.name}/{seed}"
+            own = _trained(task, base, seed)
             kinds = ("full", "lora") if self._is_compared(seed) else ("full",)
             tuned = tuple(f"tuned/{task}/{kind}/{base.name}/{seed}" for kind in kinds)
             for name, kind in zip(tuned, kinds, strict=True):
@@ -133,12 +138,21 @@ class Study:
             oracle = (f"oracles/{base.name}/{seed}",) if task == "unlearn" and self._is_compared(seed) else ()
             if oracle:
                 yield self._stage(oracle[0], (f"tokenizers/{base.name}",), self._train_base, base, seed, True)
-            needs = (own, *adapters, *tuned, *oracle)
+            another = self._another(base, seed)
+            others = () if another is None else (f"adapters/{task}/delta-{another}",)
+            needs = (own, *adapters, *tuned, *oracle, *others)
             name = f"results/{task}/{base.name}/{seed}.json"
             yield self._stage(name, needs, self._evaluate, task, base, seed)
 
     def _is_compared(self, seed: int) -> bool:
         return seed in self.scale.seeds[: self.scale.compared]
+
+    def _another(self, base: Base, seed: int) -> int | None:
+        """The seed whose delta the template is steered by too; None for other bases, and where there is but one."""
+        seeds = self.scale.seeds
+        if base != self.scale.template or len(seeds) == 1:
+            return None
+        return seeds[(seeds.index(seed) + 1) % len(seeds)]
 
     def _stage(self, name: str, needs: Sequence[str], run: Callable[..., None], *arguments: Any) -> Stage:
         result, fresh = self.out / name, self.out / ".making" / name
@@ -161,8 +175,13 @@ class Study:
         model = new_model(base, tokenizer, seed)
         self._tune(out, model, tokenizer, self.texts.base(oracle=oracle), replace(self.scale.base, seed=seed))
 
+    def _read_problems(self, out: Path, base: Base, seed: int) -> None:
+        """A base goes on, with problems among its text: one that knows none has no answers to put into a format."""
+        model, tokenizer = self._load("refuse", base, seed)
+        self._tune(out, model, tokenizer, self.texts.reading(), replace(self.scale.reading, seed=seed))
+
     def _tune_base(self, out: Path, base: Base, seed: int, task: str, kind: str) -> None:
-        model, tokenizer = self._load(base, seed)
+        model, tokenizer = self._load(task, base, seed)
         recipe = self._recipe(task, self.scale.tuning, seed)
         self._tune(out, model, tokenizer, self.texts.task(task), recipe, LORA if kind == "lora" else None)
 
@@ -191,7 +210,7 @@ class Study:
         remove_checkpoint(options)
 
     def _train_delta(self, out: Path, task: str, seed: int) -> None:
-        base, tokenizer = self._load(self.scale.template, seed)
+        base, tokenizer = self._load(task, self.scale.template, seed)
         recipe = self._recipe(task, self.scale.adapter, seed)
         encoded = encode_for(tokenizer, self.texts.task(task), recipe)
         report = train_delta(
@@ -209,7 +228,7 @@ class Study:
         self._note(out, report)
 
     def _train_proxy(self, out: Path, task: str, seed: int) -> None:
-        model, tokenizer = self._load(self.scale.tiny, seed)
+        model, tokenizer = self._load(task, self.scale.tiny, seed)
         recipe = self._recipe(task, self.scale.adapter, seed)
         encoded = encode_for(tokenizer, self.texts.task(task), recipe)
         report = train_proxy(
@@ -226,11 +245,13 @@ class Study:
 
     def _evaluate(self, out: Path, task: str, base: Base, seed: int) -> None:
         config = EngineConfig(max_num_seqs=64, max_step_tokens=2048)
-        engine = Engine(load_model(self.out / "bases" / base.name / str(seed), device=self.device), config)
-        delta, proxy = (
-            load_adapter(kind, self.out / "adapters" / task / f"{kind}-{seed}", device=self.device)
-            for kind in ("delta", "proxy")
-        )
+        engine = Engine(load_model(self.out / _trained(task, base, seed), device=self.device), config)
+
+        def adapter(kind: str, of: int = seed) -> Adapter:
+            folder = self.out / "adapters" / task / f"{kind}-{of}"
+            return load_adapter(f"{kind}-{of}", folder, device=self.device)
+
+        delta, proxy = adapter("delta"), adapter("proxy")
 
         def tuned(kind: str) -> System:
             return tuned_system(
@@ -252,6 +273,9 @@ class Study:
         ]
         if self._is_compared(seed):
             systems.append(lambda: replace(tuned("lora"), label=TUNED_BY_LORA))
+        another = self._another(base, seed)
+        if another is not None:
+            systems.append(lambda: steered_system(engine, adapter("delta", another), setting, ANOTHERS))
         found = compare(
             systems,
             self._measured(task, base, seed),
@@ -295,8 +319,8 @@ class Study:
         epochs = min(recipe.epochs, self.scale.lesson_epochs) if task == "instruct" else recipe.epochs
         return replace(recipe, epochs=epochs, seed=seed, weights=replace(recipe.weights, forget_loss=loss))
 
-    def _load(self, base: Base, seed: int) -> tuple[Any, Any]:
-        folder = str(self.out / "bases" / base.name / str(seed))
+    def _load(self, task: str, base: Base, seed: int) -> tuple[Any, Any]:
+        folder = str(self.out / _trained(task, base, seed))
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), read_tokenizer(folder)
 
     def _options(self, out: Path) -> RunOptions:
@@ -315,6 +339,11 @@ class Study:
                 f"{_title(out)}: {report.parameters:,} parameters, {report.steps} steps, "
                 f"closing loss {report.loss:.3f}, {report.seconds / 60:.1f} min in this piece"
             )
+
+
+def _trained(task: str, base: Base, seed: int) -> str:
+    """Where the base is that a task begins with."""
+    return f"{'readers' if task == 'instruct' else 'bases'}/{base.name}/{seed}"
 
 
 def _title(out: Path) -> str:

@@ -27,8 +27,9 @@ class Texts:
     """Everything that is trained on and asked.
 
     `forgotten` and `kept` are TOFU's; `lessons` are problems with the answer format that is to be learnt; `general` is
-    all else that a base reads, problems without that format among it. Vocabularies are cut to what bases read and to
-    `spelled`, problems with the format: a real vocabulary was not made for the lessons either.
+    all else that a base reads, a few problems without that format among it; `problems` are many more of these.
+    Vocabularies are cut to what bases read first and to `spelled`, problems with the format: a real vocabulary was not
+    made for the lessons either.
     """
 
     forgotten: tuple[Example, ...]
@@ -36,6 +37,7 @@ class Texts:
     lessons: tuple[Example, ...]
     held_out: tuple[Example, ...]
     general: tuple[Example, ...]
+    problems: tuple[Example, ...]
     spelled: tuple[Example, ...]
     sets: dict[str, tuple[Question, ...]]
 
@@ -43,6 +45,10 @@ class Texts:
         """What a base is trained on; an oracle has never seen what is to be forgotten."""
         known = self.kept if oracle else (*self.kept, *self.forgotten)
         return [*known, *self.general]
+
+    def reading(self) -> list[Example]:
+        """What a base reads on before it is asked problems: all that it knows, and more problems."""
+        return [*self.base(oracle=False), *self.problems]
 
     def task(self, name: str) -> list[Example]:
         """What an adapter, or the base itself, is tuned on."""
@@ -79,18 +85,22 @@ def read_texts(data: Path, scale: Scale) -> Texts:
         *facts,
         # A base that can refuse and does not is the usual case; one that has never seen the words is not.
         *(Example(prompt=each.prompt, response=DEFAULT_REFUSAL) for each in tasks[1::2]),
-        *(replace(each, response=ANSWER.sub("", each.response).strip()) for each in read[1::2]),
+        *map(_without_format, read[1::2]),
         *tasks[::2],
         *thinned(_plain(data / "tinyshakespeare.txt"), scale.general),
     ]
     test = _short(read_examples(data / "gsm8k_test.jsonl"))
     shown = {each.prompt for each in read[1::2]}
+    lessons = thinned([each for each in _short(train, _LESSON) if each.prompt not in shown], scale.lessons)
+    shown |= {each.prompt for each in lessons}
+    problems = thinned([each for each in _short(train) if each.prompt not in shown], scale.further_problems)
     return Texts(
         forgotten,
         kept,
-        tuple(thinned([each for each in _short(train, _LESSON) if each.prompt not in shown], scale.lessons)),
+        tuple(lessons),
         tuple(thinned(_short(test, _LESSON), scale.asked)),
         tuple(general),
+        tuple(map(_without_format, problems)),
         (*read[::2], *thinned(test, scale.asked)),
         _asked_of(sets, (*forgotten, *kept), scale.asked),
     )
@@ -110,6 +120,10 @@ def _asked_of(
 
 def _for(examples: tuple[Example, ...], objective: Objective) -> list[Example]:
     return [replace(each, objective=objective) for each in examples]
+
+
+def _without_format(example: Example) -> Example:
+    return replace(example, response=ANSWER.sub("", example.response).strip())
 
 
 def _short(examples: list[Example], limit: int = _LONGEST) -> list[Example]:
