@@ -38,12 +38,10 @@ class Bridged:
     """A shift over the base's vocabulary that is 0 outside `columns`.
 
     `values`: float32 `[rows, M]`; `columns`: int64 `[M]`, or None where `values` has every base token.
-    `corrections`: (row, token, value), each `[corrections]`, no pair twice, added to what the values give.
     """
 
     values: Tensor
     columns: Tensor | None = None
-    corrections: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 def carry(scores: Tensor, tensors: MapTensors) -> Bridged:

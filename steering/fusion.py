@@ -28,9 +28,6 @@ def add_shift(
         steered += values
     else:
         steered.scatter_add_(1, bridged.columns.expand_as(values), values)
-    if bridged.corrections is not None:
-        rows, tokens, extra = bridged.corrections
-        steered.index_put_((rows, tokens), extra * alphas[rows], accumulate=True)
     for row, k in limited.items():
         kept = base[row].topk(k).indices
         untouched[row][kept] = steered[row, kept]

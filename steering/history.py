@@ -8,7 +8,7 @@ boundary that later text cannot move, and what did not change keeps its keys and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +21,8 @@ from steering.text import TextStream
 # Between two ASCII words every tokenizer family splits before the space, whatever stands further away.
 _BOUNDARY = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
 _CROSSES_BOUNDARY = re.compile(rb"[A-Za-z] ")
+# What a text can stand behind without becoming one token with it: a token of line feeds goes with the second.
+_BEFORE = ("x\n", "x:")
 _SAMPLE = (
     "The quick brown fox, it's said, jumped over 13 lazy dogs. He told nobody WHY he did so\n\nand left early"
 )
@@ -96,6 +98,18 @@ class SteeringEncoder:
         if within and self._drops_space:
             text = text[1:]  # the tokenizer's own dummy prefix takes the space's place
         return self._plain_ids(text) if text else []
+
+    def following(self, texts: Sequence[str]) -> list[list[int] | None]:
+        """The tokens of each text where it follows another; None where no text was found that it leaves as it is."""
+        found: list[list[int] | None] = [None] * len(texts)
+        for before in _BEFORE:
+            left = [number for number, ids in enumerate(found) if ids is None]
+            start = self.encode(before)
+            for number in left:
+                ids = self.encode(before + texts[number])
+                if ids[: len(start)] == start:
+                    found[number] = ids[len(start) :]
+        return found
 
     def last_boundary(self, text: str) -> int:
         """Where the text can be cut for good, or 0: what stands before encodes alike whatever follows."""

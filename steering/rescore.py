@@ -1,8 +1,10 @@
-"""The bridge `rescore`: the likeliest candidates are scored by the text that they add, not by one matched token.
+"""The bridge `rescore`: a base token gets what the steering model gives the text that it adds.
 
-For each candidate the text so far plus the candidate's text is encoded anew by the steering tokenizer. What its tokens
-are given one after another adds up, as log probabilities do: the candidate's shift is the sum along its tokens. Where
-the encoding of earlier text changes, it is the sum along the new tokens less the same along the old ones.
+That text is one steering token or several, and by the chain rule its steered probability is a product of as many
+factors. The first is at hand for every base token: the score of its spelling's first token. The others cost the
+steering model a pass, which the likeliest candidates get: the text so far plus the candidate's text is encoded anew by
+the steering tokenizer. Where the encoding of earlier text changes, the candidate's shift is the sum of the log ratios
+along the new tokens less the same along the old ones.
 """
 
 from __future__ import annotations
@@ -14,34 +16,58 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering.bridge import Bridged, carry, mean_shift
-from steering.fusion import add_shift
+from steering.bridge import Bridged, pick
+from steering.spelling import Spelling
 from steering.steerer import Steerer, SteeringRow
 from steering.transfer import on_device
 from steering.trials import Trial, score_trials
 
-# Best tokens by base plus mapped shift, and by the base alone (an unmatched token may be the base's favourite).
+# Best tokens by the base and their first factor, and by the base alone.
 STEERED_CANDIDATES = 16
 BASE_CANDIDATES = 4
-# A token less likely than this, with the mapped shift and without, is not worth the steering model's time.
+# A token less likely than this, with its first factor and without, is not worth the steering model's time.
 PLAUSIBLE = 1e-4
 # Least weight of a candidate: the base may give it a probability that float32 rounds to nothing.
 _TINY = 1e-30
 
+_Beginning = tuple[int, tuple[int, ...]]
+"""A row, and steering tokens that its text may go on with."""
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """A base token that is worth a trial, and the first steering token of its spelling.
+
+    `weight`: its probability under the base; `stem`: that of the base token which is this steering token and no more.
+    """
+
+    token: int
+    first: int
+    weight: float
+    stem: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Candidate:
     """One base token on trial in row `row`: `first` is scored by logits already at hand, `new` and `old` by trials.
 
-    `weight`: its probability under the base.
+    `weight` and `stem`: see `_Proposal`; `stem` is 0 where the text so far makes it begin otherwise than its spelling.
     """
 
     row: int
     token: int
     weight: float
+    stem: float
     first: int | None
     new: Trial | None
     old: Trial | None
+
+    @property
+    def beginning(self) -> _Beginning:
+        """Its own steering tokens; none where it splits earlier text anew."""
+        if self.first is None:
+            return self.row, ()
+        return self.row, (self.first, *(self.new.targets if self.new is not None else ()))
 
 
 def rescore(
@@ -51,38 +77,44 @@ def rescore(
     base: Tensor,
     alphas: Tensor,
 ) -> Bridged:
-    """The shift over the base's vocabulary: rescored for the candidates, mapped for all other tokens.
+    """The shift over the base's vocabulary: all factors of the candidates, the first one of all other tokens.
 
     logits: a model float32 `[rows, V_steering]` at each row's end; base: scores `[rows, V_base]`; alphas `[rows]`.
-    At the next token the shift is centred as in the bridge `map`: where an adapter is certain of one token, every other
-    matched one is far below zero, and unmatched tokens, which get it, would win. At the tokens after it what counts is
-    what the base could say otherwise there, see `_beyond_first`. A candidate that splits earlier text anew keeps the
-    sums of its log ratios, whose natural zero makes few and many tokens comparable.
+    An offset of the scores is part of every first factor. What has none gets their mean: tokens that nothing is known
+    of, and the candidates that split earlier text anew, beside their sums of log ratios.
     """
     ratio = steerer.adapter.shifting.log_ratio(logits)
-    mapped = carry(ratio, steerer.tensors)
-    mean = mean_shift(mapped, base) if steerer.adapter.neutral else base.new_zeros(len(base))
-    mapped = Bridged(mapped.values - mean[:, None], mapped.columns)
-    steered = base.clone()
-    add_shift(steered, base, mapped, alphas, [None] * len(rows))
+    values, likely = base.topk(min(STEERED_CANDIDATES, base.shape[1]))
+    shift = pick(ratio, steerer.spelling.first.clamp(min=0))
+    mean = _mean(steerer, shift, values, likely)
+    shift[:, steerer.spelling.unknown] = mean[:, None]
+    proposed = _propose(steerer.spelling, base, base + alphas[:, None] * shift, likely)
     candidates = [
         candidate
-        for number, proposed in enumerate(_propose(base, steered))
-        for token, weight in proposed.items()
-        if (candidate := _candidate(number, rows[number], token, weight)) is not None
+        for number, proposals in enumerate(proposed)
+        for proposal in proposals
+        if (candidate := _candidate(number, rows[number], proposal)) is not None
     ]
     if not candidates:
-        return mapped
+        return Bridged(shift)
     trials = dict.fromkeys(t for c in candidates for t in (c.new, c.old) if t is not None)
     scores = score_trials(steerer, list(trials))
     where = on_device([(c.row, c.token, c.first or 0) for c in candidates], base.device)
     has_first = on_device([c.first is not None for c in candidates], base.device)
-    sums = _beyond_first(candidates, scores, [row.spec.alpha for row in rows])
-    extra = on_device(sums, base.device, base.dtype)
+    rest = _beyond_first(candidates, scores, [row.spec.alpha for row in rows])
     row, token, first = where.unbind(1)
-    values = extra + torch.where(has_first, ratio[row, first] - mean[row], 0.0)
-    already = (steered[row, token] - base[row, token]) / alphas[row]
-    return Bridged(mapped.values, mapped.columns, (row, token, values - already))
+    factor = torch.where(has_first, ratio[row, first], mean[row])
+    shift[row, token] = factor + on_device(rest, base.device, base.dtype)
+    return Bridged(shift)
+
+
+def _mean(steerer: Steerer, shift: Tensor, values: Tensor, likely: Tensor) -> Tensor:
+    """The first factors' mean under the base, over its likeliest tokens `[rows, k]`; 0 for scores that have a zero."""
+    if not steerer.adapter.neutral:
+        return shift.new_zeros(len(shift))
+    known = steerer.spelling.first[likely] >= 0
+    weights = values.masked_fill(~known, -torch.inf).softmax(-1)
+    return torch.where(known.any(-1), torch.linalg.vecdot(weights, shift.gather(1, likely)), 0.0)
 
 
 def _beyond_first(
@@ -90,30 +122,39 @@ def _beyond_first(
 ) -> list[float]:
     """What each candidate's tokens after the first add to its shift.
 
-    By the chain rule the steered probability of a text is a product over its steering tokens, in each factor of which
-    the shift is normalised over what the base could say there. The base says it in its own tokens: those of its
-    candidates that go through the same steering tokens so far stand for it. Where they all go on alike, nothing is
-    added: a steering model that is certain of what is certain anyway would otherwise prefer whatever takes more tokens.
+    A factor is normalised over what the base could say there. The base says it in its own tokens: those of its
+    candidates that begin with the same steering tokens stand for it. One that ends there says the rest another time,
+    and has a log ratio of 0. It must be in the balance, or whatever begins like a token that is wanted would be wanted.
     """
-    branches: dict[tuple[int, tuple[int, ...]], list[tuple[float, float]]] = {}
+    choices: dict[_Beginning, list[tuple[float, float]]] = {}
     for candidate in candidates:
         for beginning, ratio in _branches(candidate, scores):
-            branches.setdefault((candidate.row, beginning), []).append((candidate.weight, ratio))
-    zeros = {place: _log_mean_exp(found, alphas[place[0]]) for place, found in branches.items()}
+            choices.setdefault(beginning, []).append((candidate.weight, ratio))
+    ending: dict[_Beginning, list[float]] = {}
+    for candidate in candidates:
+        ending.setdefault(candidate.beginning, []).append(candidate.weight)
+    for candidate in candidates:
+        if candidate.first is not None and candidate.stem:
+            # It counts where it is no candidate, too.
+            ending.setdefault((candidate.row, (candidate.first,)), [candidate.stem])
+    for beginning, found in choices.items():
+        found += [(weight, 0.0) for weight in ending.get(beginning, ())]
+    zeros = {beginning: _log_mean_exp(found, alphas[beginning[0]]) for beginning, found in choices.items()}
     return [
-        sum(ratio - zeros[c.row, beginning] for beginning, ratio in _branches(c, scores))
+        sum(ratio - zeros[beginning] for beginning, ratio in _branches(c, scores))
+        - zeros.get(c.beginning, 0.0)
         if c.first is not None
         else _total(c.new, scores) - _total(c.old, scores)
         for c in candidates
     ]
 
 
-def _branches(candidate: _Candidate, scores: dict[Trial, list[float]]) -> list[tuple[tuple[int, ...], float]]:
-    """The steering tokens before each one after the candidate's first, and that one's log ratio."""
+def _branches(candidate: _Candidate, scores: dict[Trial, list[float]]) -> list[tuple[_Beginning, float]]:
+    """What stands before each of the candidate's tokens after the first, and that token's log ratio."""
     if candidate.first is None or candidate.new is None:
         return []
-    tokens = (candidate.first, *candidate.new.targets)
-    return [(tokens[:place], ratio) for place, ratio in enumerate(scores[candidate.new], 1)]
+    row, tokens = candidate.beginning
+    return [((row, tokens[:place]), ratio) for place, ratio in enumerate(scores[candidate.new], 1)]
 
 
 def _total(trial: Trial | None, scores: dict[Trial, list[float]]) -> float:
@@ -131,26 +172,34 @@ def _log_mean_exp(weighted: Sequence[tuple[float, float]], alpha: float) -> floa
     return (top + math.log(mean)) / alpha
 
 
-def _propose(base: Tensor, steered: Tensor) -> list[dict[int, float]]:
-    """Candidate token ids of each row, ascending, and their probabilities under the base."""
+def _propose(spelling: Spelling, base: Tensor, steered: Tensor, likely: Tensor) -> list[list[_Proposal]]:
+    """What is worth a trial in each row, each token once, ascending. likely: the base's likeliest, `[rows, k]`."""
     before = base.softmax(-1)
-    tokens = torch.cat(
-        [_likeliest(steered.softmax(-1), STEERED_CANDIDATES), _likeliest(before, BASE_CANDIDATES)], dim=1
+    after = steered.softmax(-1).topk(likely.shape[1])
+    best = likely[:, :BASE_CANDIDATES]
+    tokens = torch.cat([after.indices, best], dim=1)
+    plausible = torch.cat([after.values, before.gather(1, best)], dim=1) >= PLAUSIBLE
+    stems = spelling.stems[tokens]
+    columns = (
+        torch.where(plausible, tokens, -1),
+        spelling.first[tokens],
+        before.gather(1, tokens),
+        torch.where(stems >= 0, before.gather(1, stems.clamp(min=0)), 0.0),
     )
-    weights = before.gather(1, tokens.clamp(min=0))
-    found = torch.stack([tokens.double(), weights.double()], dim=-1).tolist()
-    return [dict(sorted((int(token), weight) for token, weight in row if token >= 0)) for row in found]
+    found = torch.stack([column.double() for column in columns], dim=-1).tolist()
+    return [
+        [
+            _Proposal(int(token), int(first), *weights)
+            for token, first, *weights in sorted(set(map(tuple, row)))
+            if token >= 0
+        ]
+        for row in found
+    ]
 
 
-def _likeliest(probs: Tensor, count: int) -> Tensor:
-    """The ids of each row's `count` likeliest tokens, -1 in place of those that are not plausible."""
-    values, tokens = probs.topk(min(count, probs.shape[1]))
-    return torch.where(values >= PLAUSIBLE, tokens, -1)
-
-
-def _candidate(number: int, row: SteeringRow, token: int, weight: float) -> _Candidate | None:
-    """What must be computed to score one base token, or None where its mapped score stands."""
-    continuation = row.history.continuation(token)
+def _candidate(number: int, row: SteeringRow, proposal: _Proposal) -> _Candidate | None:
+    """What must be computed to score one base token, or None where its first factor stands."""
+    continuation = row.history.continuation(proposal.token)
     if continuation is None:
         return None
     tokens, suffix, common = row.history.tokens, tuple(continuation.suffix), continuation.common
@@ -159,7 +208,9 @@ def _candidate(number: int, row: SteeringRow, token: int, weight: float) -> _Can
     if common == len(tokens):
         trial = Trial(row, row.length, suffix[:-1], suffix[1:]) if len(suffix) > 1 else None
         # A steering tokenizer that swallows the text adds no token, and so no opinion.
-        return _Candidate(number, token, weight, suffix[0] if suffix else None, trial, None)
+        first = suffix[0] if suffix else None
+        stem = proposal.stem if first == proposal.first else 0.0
+        return _Candidate(number, proposal.token, proposal.weight, stem, first, trial, None)
     # What comes first in a text is scored by nothing: 0 on both sides.
     known = max(common, 1)
     position = row.position_of(known - 1)
@@ -169,4 +220,4 @@ def _candidate(number: int, row: SteeringRow, token: int, weight: float) -> _Can
     old_text = tuple(tokens[known - 1 :])
     new = Trial(row, position, new_text[:-1], new_text[1:]) if len(new_text) > 1 else None
     old = Trial(row, position, old_text[:-1], old_text[1:]) if len(old_text) > 1 else None
-    return _Candidate(number, token, weight, None, new, old)
+    return _Candidate(number, proposal.token, proposal.weight, 0.0, None, new, old)

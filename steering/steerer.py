@@ -14,6 +14,7 @@ from steering.loaded_model import LoadedModel
 from steering.pages import PageAllocator
 from steering.recorded import Record
 from steering.runner import Runner
+from steering.spelling import Spelling
 from steering.types import BridgeName, ResolvedSteering
 
 # A tiny model's pool starts at this many pages and doubles when it must.
@@ -166,9 +167,11 @@ class Steerer:
         self.context = max(1, self.context_limit - CONTEXT_RESERVE)
         self._base = base
         self._encoder: SteeringEncoder | None = None
+        self._spelling: Spelling | None = None
         if not self.shares_vocabulary:
             tiny = adapter.models[0]
             self._encoder = SteeringEncoder(tiny.tokenizer, tiny.vocabulary)
+            self._spelling = Spelling.of(base.vocabulary, self._encoder, vocabulary_map, base.device)
         self._specials = {
             token: int(vocabulary_map.ids[token])
             for token in base.vocabulary.specials
@@ -179,6 +182,13 @@ class Steerer:
     def shares_vocabulary(self) -> bool:
         """True when base and steering tokens are the same, so that no text is needed between them."""
         return self.tensors.is_identity
+
+    @property
+    def spelling(self) -> Spelling:
+        """How the base's tokens begin in the steering vocabulary. Raises RuntimeError where there is but one."""
+        if self._spelling is None:
+            raise RuntimeError("base and adapter share a vocabulary")
+        return self._spelling
 
     @property
     def prefix_length(self) -> int:

@@ -8,7 +8,7 @@ import codecs
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -167,9 +167,10 @@ class Oracle:
         for adapter, mapped in zip(self.adapters, self.maps, strict=True):
             if adapter.alpha == 0:
                 continue
-            bridged = self._mapped(adapter, mapped, ids)
             if adapter.bridge == "rescore" and not mapped.is_identity:
-                bridged = self._rescored(adapter, mapped, ids, bridged)
+                bridged = self._rescored(adapter, mapped, ids)
+            else:
+                bridged = self._mapped(adapter, mapped, ids)
             if adapter.top_k is not None:
                 keep = torch.zeros(self.base.size, dtype=torch.bool)
                 keep[self.base_logprobs(ids).topk(adapter.top_k).indices] = True
@@ -204,8 +205,7 @@ class Oracle:
             return shift
         places = torch.from_numpy(mapped.ids.astype("int64"))
         matched = places >= 0
-        rescored = adapter.bridge == "rescore" and not mapped.is_identity
-        scores = (adapter.natural if rescored else adapter.raw)(encoded)[-1]
+        scores = adapter.raw(encoded)[-1]
         shift[matched] = scores[places[matched]]
         shift[matched] -= self._mean(adapter, mapped, ids)
         return shift
@@ -217,23 +217,27 @@ class Oracle:
             return 0.0
         places = torch.from_numpy(mapped.ids.astype("int64"))
         matched = places >= 0
-        rescored = adapter.bridge == "rescore"
         if not matched.any():
             return 0.0
-        scores = (adapter.natural if rescored else adapter.raw)(encoded)[-1][places[matched]]
+        scores = adapter.raw(encoded)[-1][places[matched]]
         return float(self.base_logprobs(ids)[matched].softmax(-1) @ scores)
 
-    def _rescored(
-        self, adapter: NaiveAdapter, mapped: VocabularyMap, ids: Sequence[int], start: torch.Tensor
-    ) -> torch.Tensor:
-        shift = start.clone()
+    def _rescored(self, adapter: NaiveAdapter, mapped: VocabularyMap, ids: Sequence[int]) -> torch.Tensor:
         base = self.base_logprobs(ids)
-        mean = self._mean(adapter, mapped, ids)
-        best = set()
-        for scores, count in ((base + adapter.alpha * start, BEST_STEERED), (base, BEST_BASE)):
-            likely = scores.softmax(-1)
-            best |= {token for token in likely.topk(count).indices.tolist() if likely[token] >= PLAUSIBLE}
         encoded = self._encode(adapter, mapped, ids)
+        spelled = self._spelled(adapter, mapped)
+        ratio = adapter.natural(encoded)[-1] if encoded else torch.zeros(mapped.steering_size)
+        likely = base.topk(min(BEST_STEERED, len(base))).indices.tolist()
+        known = [token for token in likely if spelled[token]]
+        mean = 0.0
+        if adapter.unmatched == "neutral" and known:
+            firsts = ratio[[spelled[token][0] for token in known]]
+            mean = float(base[known].softmax(-1) @ firsts)
+        shift = torch.tensor([float(ratio[tokens[0]]) if tokens else mean for tokens in spelled])
+        best = set()
+        for scores, count in ((base + adapter.alpha * shift, BEST_STEERED), (base, BEST_BASE)):
+            probs = scores.softmax(-1)
+            best |= {t for t in probs.topk(min(count, len(base))).indices.tolist() if probs[t] >= PLAUSIBLE}
         added: dict[int, list[int]] = {}
         for candidate in sorted(best):
             if not self._adds_text(ids, candidate):
@@ -245,36 +249,63 @@ class Oracle:
             if common == len(encoded) and encoded:
                 added[candidate] = longer[common:]
                 continue
-            shift[candidate] = adapter.sum_from(longer, common) - adapter.sum_from(encoded, common)
+            again = adapter.sum_from(longer, common) - adapter.sum_from(encoded, common)
+            shift[candidate] = mean + again
         for candidate, tokens in added.items():
-            total = 0.0
+            total = 0.0 if tokens else mean
             for place in range(len(tokens)):
-                ratio = float(adapter.natural([*encoded, *tokens[:place]])[-1, tokens[place]])
-                total += ratio - (
-                    self._zero(adapter, base, encoded, added, tokens[:place]) if place else mean
-                )
+                ratio = adapter.natural([*encoded, *tokens[:place]])[-1]
+                total += float(ratio[tokens[place]])
+                if place:
+                    total -= self._zero(adapter, base, encoded, spelled, added, tokens[:place])
+            total -= self._zero(adapter, base, encoded, spelled, added, tokens)
             shift[candidate] = total
         return shift
+
+    def _spelled(self, adapter: NaiveAdapter, mapped: VocabularyMap) -> list[list[int]]:
+        """Each base token's steering tokens behind other text; by the map, or none, where it is no text."""
+        encode = partial(adapter.tokenizer.encode, add_special_tokens=False, split_special_tokens=True)
+        found = []
+        for token, counterpart in zip(self.base.vocabulary.tokens, mapped.ids.tolist(), strict=True):
+            tokens = [counterpart] if counterpart >= 0 else []
+            text = (token or b"").decode("utf-8", errors="ignore")
+            if text and text.encode() == token:
+                for before in ("x\n", "x:"):
+                    alone, whole = encode(before), encode(before + text)
+                    if whole[: len(alone)] == alone:
+                        tokens = whole[len(alone) :] or tokens
+                        break
+            found.append(tokens)
+        return found
 
     def _zero(
         self,
         adapter: NaiveAdapter,
         base: torch.Tensor,
         encoded: Sequence[int],
+        spelled: list[list[int]],
         added: dict[int, list[int]],
         beginning: list[int],
     ) -> float:
-        """What a token after `beginning` is compared with: the candidates that begin so, as the base weighs them."""
-        after = adapter.natural([*encoded, *beginning])[-1]
+        """What a token after `beginning` is compared with: what the base could say there, as the base weighs it.
+
+        0 where no candidate goes on.
+        """
         size = len(beginning)
-        going = {
-            c: tokens[size]
-            for c, tokens in added.items()
-            if tokens[:size] == beginning and len(tokens) > size
-        }
-        weights = base[list(going)].exp().double().clamp(min=1e-30)
-        powers = adapter.alpha * after[list(going.values())].double()
-        return float(((weights.log() + powers).logsumexp(0) - weights.sum().log()) / adapter.alpha)
+        going = {c: text[size] for c, text in added.items() if text[:size] == beginning and len(text) > size}
+        if not going or not beginning:
+            return 0.0
+        after = adapter.natural([*encoded, *beginning])[-1]
+        weights = base[list(going)].exp().double().clamp(min=1e-30).tolist()
+        powers = (adapter.alpha * after[list(going.values())].double()).tolist()
+        ends = [c for c, text in added.items() if text == beginning]
+        if not ends and size == 1 and any(spelled[c][:1] == beginning for c in going):
+            ends = [c for c, text in enumerate(spelled) if text == beginning][-1:]
+        for end in ends:
+            weights.append(max(float(base[end].exp()), 1e-30))
+            powers.append(0.0)
+        total = sum(w * math.exp(power) for w, power in zip(weights, powers, strict=True))
+        return math.log(total / sum(weights)) / adapter.alpha
 
     def _adds_text(self, ids: Sequence[int], candidate: int) -> bool:
         """False for special tokens, and where the candidate completes no text or leaves a character half done."""

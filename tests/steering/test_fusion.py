@@ -49,13 +49,10 @@ def test_a_shift_lands_where_it_should(
     values = scores(seed + 1, rows, width if columns is None else len(columns))
     alphas = torch.tensor(data.draw(st.lists(st.floats(-2, 2, width=32), min_size=rows, max_size=rows)))
     top_ks = data.draw(st.lists(st.none() | st.integers(1, width + 2), min_size=rows, max_size=rows))
-    place = torch.tensor([data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, width - 1))])
-    corrections = (place[:1], place[1:], torch.tensor([1.5]))
     steered = base.clone()
-    add_shift(steered, base, Bridged(values, columns, corrections), alphas, top_ks)
+    add_shift(steered, base, Bridged(values, columns), alphas, top_ks)
     dense = torch.zeros_like(base)
     dense[:, slice(None) if columns is None else columns] = values
-    dense[place[0], place[1]] += 1.5
     for row, k in enumerate(top_ks):
         if k is not None and k < width:
             dropped = torch.ones(width, dtype=torch.bool)
