@@ -23,10 +23,10 @@ def add_shift(
     """
     limited = {row: k for row, k in enumerate(top_ks) if k is not None and k < base.shape[1]}
     untouched = {row: steered[row].clone() for row in limited}
-    values = bridged.values * alphas[:, None]
     if bridged.columns is None:
-        steered += values
+        steered.addcmul_(bridged.values, alphas[:, None])
     else:
+        values = bridged.values * alphas[:, None]
         steered.scatter_add_(1, bridged.columns.expand_as(values), values)
     for row, k in limited.items():
         kept = base[row].topk(k).indices

@@ -88,7 +88,7 @@ def rescore(
     shift = pick(ratio, steerer.spelling.first.clamp(min=0))
     mean = _mean(steerer, shift, values, likely)
     shift[:, steerer.spelling.unknown] = mean[:, None]
-    proposed = _propose(steerer.spelling, base, base + alphas[:, None] * shift, likely)
+    proposed = _propose(steerer.spelling, base, base.addcmul(shift, alphas[:, None]), likely)
     candidates = [
         candidate
         for number, proposals in enumerate(proposed)
