@@ -9,8 +9,7 @@ next.
 All of it takes the slow sides more than an hour. By default they are sampled: of the static batches of 8 and of 16 one
 a repeat, another one each time; of the published loop's requests two a repeat; a side's throughput is its own tokens
 over its own time. Ours, the static batch of 48 and continuous batching always serve everything. `--whole` samples
-nothing. Of a peer's arrangements those that are clearly behind its best in the first repeat are not run again. Prints a
-table, then one JSON line.
+nothing. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.decoding import workload_seconds
@@ -16,8 +16,6 @@ from steering.engine import Engine
 from steering.types import SteeringSpec
 
 _LOOPED = 2
-# An arrangement that was slower than this share of its kind's best in the first repeat is not tried again.
-_WORTHWHILE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +30,12 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A side's throughput in useful tokens a second, one figure a repeat, or the first alone."""
+    """A side's throughput in useful tokens a second, one figure a repeat."""
 
     part: str
     name: str
     is_sampled: bool
     rates: tuple[float, ...]
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """What arrangements of one peer have in common."""
-        return self.part, self.name.split(",")[0]
 
 
 def chosen(batches: Sequence[Sequence[Job]], repeat: int, *, whole: bool) -> list[Sequence[Job]]:
@@ -99,33 +92,24 @@ def looped(loop: PublishedLoop, jobs: Sequence[Job], *, whole: bool) -> Side:
 
 
 def measure(sides: Sequence[Side], repeats: int) -> list[Result]:
-    """All sides, taking turns; after the first repeat only the best arrangement of each kind and what comes near it."""
-    results = [Result(side.part, side.name, side.is_sampled, ()) for side in sides]
+    """All sides, taking turns."""
+    rates: list[list[float]] = [[] for _ in sides]
     for repeat in range(repeats):
-        first = list(results)
-        for number, side in enumerate(sides):
-            if repeat and not _is_worthwhile(first[number], first):
-                continue
+        for side, found in zip(sides, rates, strict=True):
             tokens, seconds = side.serve(repeat)
-            rates = (*results[number].rates, tokens / seconds)
-            results[number] = replace(results[number], rates=rates)
+            found.append(tokens / seconds)
             sys.stderr.write(
                 f"{repeat + 1}/{repeats} {side.part}, {side.name}: {tokens} in {seconds:.1f} s\n"
             )
-    return results
-
-
-def _is_worthwhile(result: Result, results: Sequence[Result]) -> bool:
-    best = max(other.rates[0] for other in results if other.kind == result.kind)
-    return result.rates[0] >= _WORTHWHILE * best
+    return [
+        Result(side.part, side.name, side.is_sampled, tuple(found))
+        for side, found in zip(sides, rates, strict=True)
+    ]
 
 
 def ratios(results: Sequence[Result], part: str, peer: str) -> tuple[float, ...]:
     """Ours over the best of the peer's arrangements, repeat by repeat."""
     here = [result for result in results if result.part == part]
     mine = next(result.rates for result in here if result.name == "ours")
-    theirs = [result.rates for result in here if result.name.startswith(peer)]
-    return tuple(
-        rate / max(rates[repeat] for rates in theirs if repeat < len(rates))
-        for repeat, rate in enumerate(mine)
-    )
+    theirs = zip(*(result.rates for result in here if result.name.startswith(peer)), strict=True)
+    return tuple(rate / max(rates) for rate, rates in zip(mine, theirs, strict=True))

@@ -21,8 +21,8 @@ from steering.text import TextStream
 # Between two ASCII words every tokenizer family splits before the space, whatever stands further away.
 _BOUNDARY = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
 _CROSSES_BOUNDARY = re.compile(rb"[A-Za-z] ")
-# What a text can stand behind without becoming one token with it: a token of line feeds goes with the second.
-_BEFORE = ("x\n", "x:")
+# What a text can stand behind without becoming one token with it; one of them does for nearly every text.
+_BEFORE = ("x\n", "x:", "x")
 _SAMPLE = (
     "The quick brown fox, it's said, jumped over 13 lazy dogs. He told nobody WHY he did so\n\nand left early"
 )

@@ -85,7 +85,7 @@ def rescore(
     """
     ratio = steerer.adapter.shifting.log_ratio(logits)
     values, likely = base.topk(min(STEERED_CANDIDATES, base.shape[1]))
-    shift = pick(ratio, steerer.spelling.first.clamp(min=0))
+    shift = pick(ratio, steerer.spelling.first)
     mean = _mean(steerer, shift, values, likely)
     shift[:, steerer.spelling.unknown] = mean[:, None]
     proposed = _propose(steerer.spelling, base, base.addcmul(shift, alphas[:, None]), likely)
@@ -112,7 +112,7 @@ def _mean(steerer: Steerer, shift: Tensor, values: Tensor, likely: Tensor) -> Te
     """The first factors' mean under the base, over its likeliest tokens `[rows, k]`; 0 for scores that have a zero."""
     if not steerer.adapter.neutral:
         return shift.new_zeros(len(shift))
-    known = steerer.spelling.first[likely] >= 0
+    known = steerer.spelling.is_known[likely]
     weights = values.masked_fill(~known, -torch.inf).softmax(-1)
     return torch.where(known.any(-1), torch.linalg.vecdot(weights, shift.gather(1, likely)), 0.0)
 

@@ -16,37 +16,44 @@ from steering.history import SteeringEncoder
 class Spelling:
     """For each base token, on the base's device, int64 `[V_base]` each.
 
-    `first`: the first steering token of its text, -1 where nothing is known of it. `stems`: the base token that is this
-    steering token and no more, -1 where there is none. `unknown`: int64 `[U]`, the tokens nothing is known of: special
-    tokens without a counterpart, and pieces of characters.
+    `first`: the first steering token of its text behind other text, 0 where nothing is known of it. Where a text
+    begins, a tokenizer with a dummy prefix writes something else; there only candidates are scored by what it writes.
+    `stems`: the base token that is this steering token and no more, -1 where there is none, and the last of several
+    (byte-fallback tokens come before those that people use).
+    `unknown`: int64 `[U]`, the tokens nothing is known of: special tokens without a counterpart, pieces of characters,
+    and what the steering tokenizer cannot write. `is_known`: bool `[V_base]`, the others.
     """
 
     first: Tensor
     stems: Tensor
     unknown: Tensor
+    is_known: Tensor
 
     @classmethod
     def of(
         cls,
         base: CanonicalVocabulary,
+        steering: CanonicalVocabulary,
         encoder: SteeringEncoder,
         vocabulary_map: VocabularyMap,
         device: torch.device,
     ) -> Spelling:
         """Encode every token of a base. What is no text by itself is spelled as `vocabulary_map` has it."""
         texts = [_text(token) for token in base.tokens]
-        written = encoder.following([text for text in texts if text])
-        spelled = iter(written)
-        tokens = [next(spelled) if text else None for text in texts]
+        spelled = iter(encoder.following([text for text in texts if text]))
         known = vocabulary_map.ids.astype(np.int64)
         whole = known >= 0
-        for number, ids in enumerate(tokens):
-            if ids:
-                known[number], whole[number] = ids[0], len(ids) == 1
+        unwritable = steering.roles.get("unk", frozenset())
+        for number, text in enumerate(texts):
+            tokens = next(spelled) if text else None
+            if tokens:
+                is_written = unwritable.isdisjoint(tokens)
+                known[number] = tokens[0] if is_written else -1
+                whole[number] = is_written and len(tokens) == 1
         alone = np.full(vocabulary_map.steering_size, -1, dtype=np.int64)
         alone[known[whole]] = whole.nonzero()[0]
         stems = np.where(known >= 0, alone[known], -1)
-        arrays = known, stems, (known < 0).nonzero()[0]
+        arrays = known.clip(min=0), stems, (known < 0).nonzero()[0], known >= 0
         return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 
 

@@ -171,7 +171,9 @@ class Steerer:
         if not self.shares_vocabulary:
             tiny = adapter.models[0]
             self._encoder = SteeringEncoder(tiny.tokenizer, tiny.vocabulary)
-            self._spelling = Spelling.of(base.vocabulary, self._encoder, vocabulary_map, base.device)
+            self._spelling = Spelling.of(
+                base.vocabulary, tiny.vocabulary, self._encoder, vocabulary_map, base.device
+            )
         self._specials = {
             token: int(vocabulary_map.ids[token])
             for token in base.vocabulary.specials

@@ -246,7 +246,7 @@ class Oracle:
             common = 0
             while common < min(len(encoded), len(longer)) and encoded[common] == longer[common]:
                 common += 1
-            if common == len(encoded) and encoded:
+            if common == len(encoded):
                 added[candidate] = longer[common:]
                 continue
             again = adapter.sum_from(longer, common) - adapter.sum_from(encoded, common)
@@ -254,8 +254,8 @@ class Oracle:
         for candidate, tokens in added.items():
             total = 0.0 if tokens else mean
             for place in range(len(tokens)):
-                ratio = adapter.natural([*encoded, *tokens[:place]])[-1]
-                total += float(ratio[tokens[place]])
+                after = adapter.natural([*encoded, *tokens[:place]])[-1] if place else ratio
+                total += float(after[tokens[place]])
                 if place:
                     total -= self._zero(adapter, base, encoded, spelled, added, tokens[:place])
             total -= self._zero(adapter, base, encoded, spelled, added, tokens)
@@ -270,10 +270,11 @@ class Oracle:
             tokens = [counterpart] if counterpart >= 0 else []
             text = (token or b"").decode("utf-8", errors="ignore")
             if text and text.encode() == token:
-                for before in ("x\n", "x:"):
+                for before in ("x\n", "x:", "x"):
                     alone, whole = encode(before), encode(before + text)
                     if whole[: len(alone)] == alone:
                         tokens = whole[len(alone) :] or tokens
+                        tokens = [] if adapter.tokenizer.unk_token_id in tokens else tokens
                         break
             found.append(tokens)
         return found

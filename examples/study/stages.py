@@ -110,7 +110,7 @@ class Study:
     tasks: tuple[str, ...] = TASKS
 
     def stages(self) -> Iterator[Stage]:
-        """Every stage, so that what a stage needs comes before it."""
+        """Every stage, so that what a stage needs comes before it, but for another seed's delta."""
         models = (*self.scale.bases, self.scale.tiny)
         for base in models:
             yield self._stage(f"tokenizers/{base.name}", (), self._cut, base)

@@ -27,8 +27,8 @@ class ShiftKind(Protocol):
 class Adapter:
     """A named, versioned adapter; `version` is a digest of its files.
 
-    `neutral`: across vocabularies, centre the shift and give unmatched tokens none of it (else 0 uncentred, as
-    published).
+    `neutral`: across vocabularies, what the steering model has no score for stays neutral: unmatched tokens get none of
+    a centred shift, by `rescore` the mean of the likeliest (else 0 uncentred, as published).
     """
 
     name: str

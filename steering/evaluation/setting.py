@@ -17,8 +17,8 @@ Unmatched = Literal["neutral", "zero"]
 class Setting:
     """A setting of everything between an adapter and a base; None is the adapter's own.
 
-    `method`, `form` and `min_similarity` make the vocabulary map; `unmatched` says whether the shift is centred
-    ("neutral") or not ("zero"). `top_k` 0 shifts every token.
+    `method`, `form` and `min_similarity` make the vocabulary map; `unmatched` says whether what has no score
+    is neutral ("neutral": the shift is centred) or 0 ("zero"). `top_k` 0 shifts every token.
     """
 
     alpha: float | None = None

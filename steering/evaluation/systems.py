@@ -60,7 +60,7 @@ def random_system(engine: Engine, adapter: Adapter, setting: Setting, seed: int)
 def shuffled_system(engine: Engine, adapter: Adapter, setting: Setting, seed: int) -> System:
     """Steered through a map whose targets are in random order; always by the bridge `map`.
 
-    Rescoring reads text, and a wrong map would only misplace its proposals.
+    Rescoring reads text and has hardly any use for a map.
     """
     shuffled = shuffled_map(map_for(engine, adapter, setting), seed)
     spec = apply(

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from benchmarks.peers import STEERING, Setting, Shapes, alike, our_tokens, run
 from benchmarks.published_loop import PublishedLoop
-from benchmarks.sides import Result, Side, chosen, make_batches, measure, ratios, static
+from benchmarks.sides import Result, chosen, make_batches, measure, ratios, static
 from benchmarks.transformers_peer import continuous, generate, plain_model
 from benchmarks.workloads import Job, Tokenizers, random_delta, random_model
 from steering.engine import Engine, EngineConfig
@@ -137,24 +137,6 @@ def test_only_wanted_tokens_count_and_sides_take_turns() -> None:
     results = measure([noting("a"), noting("b")], 2)
     assert order == ["a0", "b0", "a1", "b1"]
     assert [result.rates for result in results] == [(3.0, 3.0), (3.0, 3.0)]
-
-
-def test_an_arrangement_clearly_behind_is_not_run_again() -> None:
-    def going(part: str, name: str, *rates: float) -> Side:
-        return Side(part, name, False, lambda repeat: (round(100 * rates[repeat]), 100.0))
-
-    results = measure(
-        [
-            going("steered", "ours", 1.0, 1.0),
-            going("steered", "generate, batches of 8", 4.0),
-            going("steered", "generate, batches of 16", 5.0, 2.0),
-            going("steered", "generate, batches of 48", 4.8, 4.0),
-            going("unsteered", "generate, batches of 8", 2.0, 2.0),
-        ],
-        2,
-    )
-    assert [result.rates for result in results] == [(1, 1), (4,), (5, 2), (4.8, 4), (2, 2)]
-    assert ratios(results, "steered", "generate") == (1 / 5, 1 / 4)
 
 
 def test_ratios_are_over_the_best_arrangement_of_each_repeat() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from examples.study.models import new_model
 from examples.study.scale import SCALES, Base, Scale
-from examples.study.stages import Study
+from examples.study.stages import ANOTHERS, Study
 from examples.study.tables import tables
 from examples.study.text import read_texts
 from examples.study.vocabulary import cut
@@ -46,8 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_lines(folder / "tofu" / "retain_perturbed.json", asked[3:])
     for name in ("real_authors", "world_facts"):
         write_lines(folder / "tofu" / f"{name}_perturbed.json", choices)
-    for name in ("train", "test"):
-        problems = [{"question": f"Two and {n}?", "answer": f"It is so.\n#### {n + 2}"} for n in range(8)]
+    for name, numbers in (("train", range(20)), ("test", range(20, 28))):
+        problems = [{"question": f"Two and {n}?", "answer": f"It is so.\n#### {n + 2}"} for n in numbers]
         write_lines(folder / f"gsm8k_{name}.jsonl", problems)
     write_lines(
         folder / "seed_tasks.jsonl", [{"instruction": "Say.", "instances": [{"input": "", "output": "Yes."}]}]
@@ -103,7 +103,31 @@ def test_an_oracle_has_not_read_what_is_forgotten(data: Path) -> None:
     read = {each.prompt for each in texts.base(oracle=False)}
     assert all(each.prompt in read for name in ("forget", "retain") for each in texts.sets[name])
     assert not {each.prompt for each in texts.lessons} & read
-    assert not {each.prompt for each in texts.held_out} - {f"Two and {n}?" for n in range(8)}
+    assert not {each.prompt for each in texts.held_out} - {f"Two and {n}?" for n in range(20, 28)}
+
+
+def test_problems_that_are_read_are_neither_lessons_nor_asked(data: Path) -> None:
+    texts = read_texts(data, toy())
+    read = texts.reading()
+    assert len(texts.problems) == toy().further_problems
+    assert {*texts.problems} <= {*read} and {*texts.base(oracle=False)} <= {*read}
+    assert not {each.prompt for each in read} & {each.prompt for each in (*texts.lessons, *texts.held_out)}
+    assert not any("####" in each.response for each in read)
+
+
+def test_another_seeds_delta_steers_the_template_alone(data: Path, tokenizers: Path, tmp_path: Path) -> None:
+    scale = replace(toy(), bases=toy().bases[:1], seeds=(0, 1), compared=0)
+    study = Study(scale, read_texts(data, scale), tokenizers, tmp_path, "cpu", tasks=("instruct",))
+    stages = {stage.name: stage for stage in study.stages()}
+    assert tmp_path / "adapters/instruct/delta-1" in stages["results/instruct/llama-sp/0.json"].needs
+    while left := [stage for stage in stages.values() if not stage.done]:
+        next(stage for stage in left if stage.ready).run()
+    rows = json.loads((tmp_path / "results/instruct/llama-sp/0.json").read_text())["rows"]
+    assert [row["label"] for row in rows][-1] == ANOTHERS
+    assert rows[-1]["figures"] != rows[1]["figures"]
+    study = Study(toy(), read_texts(data, toy()), tokenizers, tmp_path, "cpu", tasks=("refuse",))
+    for stage in study.stages():
+        assert not any("delta-1" in str(need) or "readers" in str(need) for need in stage.needs)
 
 
 def test_an_architecture_that_there_is_not_is_refused() -> None:

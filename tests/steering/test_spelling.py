@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from mapping_cache import CanonicalVocabulary, build_map, canonical_vocabulary
 from steering.history import SteeringEncoder, TextHistory
@@ -18,7 +20,7 @@ def made(base: str, steering: str) -> tuple[Spelling, CanonicalVocabulary, Canon
     theirs, ours = MADE[base](), MADE[steering]()
     vocabulary, steered = canonical_vocabulary(theirs), canonical_vocabulary(ours)
     found = Spelling.of(
-        vocabulary, SteeringEncoder(ours, steered), build_map(theirs, ours), torch.device("cpu")
+        vocabulary, steered, SteeringEncoder(ours, steered), build_map(theirs, ours), torch.device("cpu")
     )
     return found, vocabulary, steered
 
@@ -34,18 +36,21 @@ def is_text(token: bytes | None) -> bool:
 def test_a_spelling_begins_as_the_token_does(base: str, steering: str) -> None:
     spelling, theirs, ours = made(base, steering)
     assert len(spelling.first) == len(spelling.stems) == len(theirs)
-    longer = 0
-    for token, first, stem in zip(
-        theirs.tokens, spelling.first.tolist(), spelling.stems.tolist(), strict=True
-    ):
-        if not token or first < 0:
+    longer = alone = 0
+    columns = (spelling.first.tolist(), spelling.stems.tolist(), spelling.is_known.tolist())
+    for token, first, stem, is_known in zip(theirs.tokens, *columns, strict=True):
+        if not token or not is_known:
+            assert not is_text(token)
             continue
         beginning = ours.tokens[first]
         assert beginning and token.startswith(beginning)
-        longer += beginning != token
-        if stem >= 0:
-            assert theirs.tokens[stem] == beginning
-    assert longer > 10, "vocabularies too alike to show anything"
+        if beginning == token:
+            assert stem >= 0
+            alone += 1
+        else:
+            longer += 1
+        assert stem < 0 or theirs.tokens[stem] == beginning
+    assert longer > 10 and alone > 200, "vocabularies too alike or too different to show anything"
 
 
 @pytest.mark.parametrize(("base", "steering"), PAIRS)
@@ -53,10 +58,11 @@ def test_what_is_no_text_is_unknown_or_spelled_as_the_map_has_it(base: str, stee
     theirs, ours = MADE[base](), MADE[steering]()
     spelling, vocabulary, _ = made(base, steering)
     counterparts = build_map(theirs, ours).ids
-    assert spelling.unknown.tolist() == (spelling.first < 0).nonzero().flatten().tolist()
+    assert spelling.unknown.tolist() == (~spelling.is_known).nonzero().flatten().tolist()
     for number, token in enumerate(vocabulary.tokens):
         if not is_text(token):
-            assert int(spelling.first[number]) == counterparts[number]
+            assert bool(spelling.is_known[number]) == (counterparts[number] >= 0)
+            assert not spelling.is_known[number] or int(spelling.first[number]) == counterparts[number]
 
 
 @pytest.mark.parametrize(("base", "steering"), PAIRS)
@@ -72,3 +78,17 @@ def test_within_a_text_tokens_begin_as_they_are_spelled(base: str, steering: str
             other += found.suffix[0] != spelling.first[token]
         history.push(token)
     assert same > 300 and other < 0.02 * same
+
+
+def test_what_cannot_be_written_is_unknown() -> None:
+    """Such a token is not spelled by the one that stands for all that is unknown."""
+    words = Tokenizer(models.WordLevel({"[unk]": 0, "the": 1, "lake": 2}, unk_token="[unk]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    ours = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[unk]")
+    theirs = tokenizer_byte_level()
+    vocabulary, steered = canonical_vocabulary(theirs), canonical_vocabulary(ours)
+    spelling = Spelling.of(
+        vocabulary, steered, SteeringEncoder(ours, steered), build_map(theirs, ours), torch.device("cpu")
+    )
+    assert 0 < int(spelling.is_known.sum()) < 10
+    assert not (spelling.first[spelling.is_known] == 0).any()
