@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steering.distribution import Distributions
 from steering.fusion import best, divergence
+from steering.largest import largest
 from steering.transfer import OnHost, on_device
 from steering.types import StepOutput, TokenLogprob
 
@@ -120,7 +121,7 @@ def _logprob_table(distributions: Distributions, tokens: Tensor, most: int) -> T
     own = steered.gather(1, token)
     shift = distributions.steered.gather(1, token) - distributions.base.gather(1, token)
     rank = (steered > own).sum(-1, keepdim=True) + 1
-    values, ids = steered.topk(min(most, steered.shape[1]))
+    values, ids = largest(steered, min(most, steered.shape[1]))
     # float64 holds an id and a float32 exactly.
     return torch.cat(
         [part.double() for part in (own, before.gather(1, token), shift, rank, ids, values)], dim=1

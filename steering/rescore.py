@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from steering.bridge import Bridged, pick
+from steering.largest import largest
 from steering.spelling import Spelling
 from steering.steerer import Steerer, SteeringRow
 from steering.transfer import on_device
@@ -84,7 +85,7 @@ def rescore(
     of, and the candidates that split earlier text anew, beside their sums of log ratios.
     """
     ratio = steerer.adapter.shifting.log_ratio(logits)
-    values, likely = base.topk(min(STEERED_CANDIDATES, base.shape[1]))
+    values, likely = largest(base, min(STEERED_CANDIDATES, base.shape[1]))
     shift = pick(ratio, steerer.spelling.first)
     mean = _mean(steerer, shift, values, likely)
     shift[:, steerer.spelling.unknown] = mean[:, None]
@@ -175,10 +176,10 @@ def _log_mean_exp(weighted: Sequence[tuple[float, float]], alpha: float) -> floa
 def _propose(spelling: Spelling, base: Tensor, steered: Tensor, likely: Tensor) -> list[list[_Proposal]]:
     """What is worth a trial in each row, each token once, ascending. likely: the base's likeliest, `[rows, k]`."""
     before = base.softmax(-1)
-    after = steered.softmax(-1).topk(likely.shape[1])
+    after, promising = largest(steered.softmax(-1), likely.shape[1])
     best = likely[:, :BASE_CANDIDATES]
-    tokens = torch.cat([after.indices, best], dim=1)
-    plausible = torch.cat([after.values, before.gather(1, best)], dim=1) >= PLAUSIBLE
+    tokens = torch.cat([promising, best], dim=1)
+    plausible = torch.cat([after, before.gather(1, best)], dim=1) >= PLAUSIBLE
     stems = spelling.stems[tokens]
     columns = (
         torch.where(plausible, tokens, -1),
