@@ -132,12 +132,13 @@ class MappedEngine(Engine):
         vocabulary_map = map_vocabularies(ours, theirs, policy.options)
         columns = policy.admitted(vocabulary_map).nonzero()[0]
         steerer = self.prepare(adapter, vocabulary_map=vocabulary_map)
-        steerer.tensors = WeightedTensors(
+        tensors = WeightedTensors(
             torch.from_numpy(columns),
             torch.from_numpy(vocabulary_map.ids[columns].astype("int64")),
             is_identity=False,
             weights=torch.from_numpy(policy.weighting(vocabulary_map.similarity[columns])),
         )
+        steerer.crossing = replace(steerer.crossing, tensors=tensors)
         self.install(steerer)
         return vocabulary_map
 

@@ -18,6 +18,7 @@ from steering.adapters import Adapter, AdapterRegistry
 from steering.admission import check_request
 from steering.ahead import AheadPass
 from steering.constraint import constrain
+from steering.crossing import Crossings
 from steering.distribution import Distributions, Position, StepModels
 from steering.engine_config import MOST_SCORES, EngineConfig, make_pool
 from steering.execution import Execution, execution_on
@@ -73,6 +74,7 @@ class Engine:
             max(1, MOST_SCORES // base.vocab_size),
         )
         self._sequences: dict[str, Sequence] = {}
+        self._crossings = Crossings(base)
         self._registry: AdapterRegistry[Steerer] = AdapterRegistry()
         self._reencoded = 0
         self._instant: list[StepOutput] = []
@@ -104,8 +106,7 @@ class Engine:
             vocabulary_map = load_or_build(self.base.vocabulary, theirs, progress=progress)
         return Steerer(
             adapter,
-            self.base,
-            vocabulary_map,
+            self._crossings.to(adapter.models[0], vocabulary_map),
             self.config.page_size,
             self.config.prefix_caching,
             self._execution.record_steering,
@@ -133,7 +134,7 @@ class Engine:
 
     def vocabulary_map(self, name: str) -> VocabularyMap:
         """The map that carries an adapter's shift to this base. Raises KeyError for an unknown name."""
-        return self._registry.current()[name].vocabulary_map
+        return self._registry.current()[name].crossing.vocabulary_map
 
     def resolve(self, request: Request) -> tuple[ResolvedSteering, ...]:
         """What would steer this request now. Raises InvalidRequestError for an unknown adapter."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steering.attention import AttentionPlan, attend
-from steering.linear import Product, pack_linears, product
+from steering.linear import PackedWhenUsed, Product, pack_linears, product
 
 # Families whose layer is exactly: norm, attention without query or key norms, norm, gated SiLU.
 _FUSIBLE = ("llama", "mistral", "qwen2")
@@ -85,7 +85,8 @@ class FusedForward:
         self._model = model.model
         head = model.lm_head
         tied = head.weight.data_ptr() == self._model.embed_tokens.weight.data_ptr()
-        self._head = product(head.weight, head.bias) if tied else _take(head)
+        # Tied, the output embedding is held plain as well, to be looked up.
+        self._head = PackedWhenUsed(head.weight, head.bias) if tied else _take(head)
         self._layers = [_Layer(layer) for layer in model.model.layers]
 
     def __call__(self, tokens: Tensor, positions: Tensor, wanted: Tensor, plan: AttentionPlan) -> Tensor:
@@ -100,6 +101,11 @@ class FusedForward:
         kept = states if len(wanted) == len(tokens) else states[wanted]
         kept = functional.rms_norm(kept, kept.shape[-1:], norm.weight, norm.variance_epsilon)
         return self._head(kept)
+
+    def rest(self) -> None:
+        """Let go of what the next pass would make again."""
+        if isinstance(self._head, PackedWhenUsed):
+            self._head.rest()
 
 
 class _Layer:

@@ -22,3 +22,9 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM)
         libc.mallopt(_M_TRIM_THRESHOLD, _TRIMMED_FROM)
+
+
+def give_freed_memory_back() -> None:
+    """Give what is freed and kept back to the system: after a load, whose leftovers no step has a use for."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -45,6 +45,27 @@ def _packs(weight: Tensor) -> bool:
     )
 
 
+class PackedWhenUsed:
+    """As `product`, of a weight that is held plain for another use too: packed at its first product.
+
+    What is never used is then in memory once, and `rest` makes it so again.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+        self._product: Product | None = None
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """`states @ weight.T + bias`."""
+        if self._product is None:
+            self._product = product(self._weight, self._bias)
+        return self._product(states)
+
+    def rest(self) -> None:
+        """Let go of the packed weight."""
+        self._product = None
+
+
 class _Packed:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         kernels: Any = torch.ops.mkldnn

@@ -47,7 +47,7 @@ def bridged_shift(
     silent = [row.length == 0 for row, count in zip(rows, wanted, strict=True) for _ in range(count)]
     if any(silent):
         shift = shift.masked_fill(on_device(silent, shift.device)[:, None], 0.0)
-    return map_shift(shift, steerer.tensors, base, neutral=steerer.adapter.neutral)
+    return map_shift(shift, steerer.crossing.tensors, base, neutral=steerer.adapter.neutral)
 
 
 def _logits(runner: Runner, number: int, rows: Sequence[SteeringRow], wanted: Sequence[int]) -> Tensor:

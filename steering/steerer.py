@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mapping_cache import VocabularyMap
 from steering.adapters import Adapter
-from steering.bridge import MapTensors
-from steering.history import History, SharedHistory, SteeringEncoder, TextHistory
+from steering.crossing import Crossing
+from steering.history import History
 from steering.kv_cache import KVCache
-from steering.loaded_model import LoadedModel
 from steering.pages import PageAllocator
 from steering.recorded import Record
 from steering.runner import Runner
@@ -46,7 +44,7 @@ class SteeringRow:
     def __init__(self, steerer: Steerer, spec: ResolvedSteering) -> None:
         self.steerer = steerer
         self.spec = spec
-        self.history: History = steerer.new_history()
+        self.history: History = steerer.crossing.new_history()
         self.caches = [RowKV() for _ in steerer.runners]
         self.pushed = 0
         self.dropped = 0
@@ -114,7 +112,7 @@ class SteeringRow:
     def reset(self) -> None:
         """Give the pages back and start over; the sequence's tokens will be pushed again."""
         self.release()
-        self.history = self.steerer.new_history()
+        self.history = self.steerer.crossing.new_history()
         self.pushed = self.dropped = 0
 
     def _slide(self) -> None:
@@ -144,15 +142,13 @@ class Steerer:
     def __init__(
         self,
         adapter: Adapter,
-        base: LoadedModel,
-        vocabulary_map: VocabularyMap,
+        crossing: Crossing,
         page_size: int,
         prefix_caching: bool = True,
         record: Record | None = None,
     ) -> None:
         self.adapter = adapter
-        self.vocabulary_map = vocabulary_map
-        self.tensors = MapTensors.of(vocabulary_map, base.device)
+        self.crossing = crossing
         self.runners = [
             Runner(
                 model,
@@ -165,40 +161,20 @@ class Steerer:
         ]
         self.context_limit = min(model.max_model_len for model in adapter.models)
         self.context = max(1, self.context_limit - CONTEXT_RESERVE)
-        self._base = base
-        self._encoder: SteeringEncoder | None = None
-        self._spelling: Spelling | None = None
-        if not self.shares_vocabulary:
-            tiny = adapter.models[0]
-            self._encoder = SteeringEncoder(tiny.tokenizer, tiny.vocabulary)
-            self._spelling = Spelling.of(
-                base.vocabulary, tiny.vocabulary, self._encoder, vocabulary_map, base.device
-            )
-        self._specials = {
-            token: int(vocabulary_map.ids[token])
-            for token in base.vocabulary.specials
-            if vocabulary_map.ids[token] >= 0
-        }
 
     @property
     def shares_vocabulary(self) -> bool:
         """True when base and steering tokens are the same, so that no text is needed between them."""
-        return self.tensors.is_identity
+        return self.crossing.by_text is None
 
     @property
     def spelling(self) -> Spelling:
         """How the base's tokens begin in the steering vocabulary. Raises RuntimeError where there is but one."""
-        if self._spelling is None:
+        if self.crossing.by_text is None:
             raise RuntimeError("base and adapter share a vocabulary")
-        return self._spelling
+        return self.crossing.by_text.spelling
 
     @property
     def prefix_length(self) -> int:
         """Tokens that the steering tokenizer puts before every text."""
-        return len(self._encoder.prefix) if self._encoder else 0
-
-    def new_history(self) -> History:
-        """An empty history of this base in this adapter's vocabulary."""
-        if self._encoder is None:
-            return SharedHistory()
-        return TextHistory(self._base.vocabulary, self._encoder, self._specials)
+        return len(self.crossing.by_text.encoder.prefix) if self.crossing.by_text else 0

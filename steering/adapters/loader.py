@@ -11,6 +11,7 @@ from typing import Any
 from steering.adapters.adapter import Adapter, ShiftKind
 from steering.adapters.delta import delta_shift
 from steering.adapters.proxy import ProxyShift
+from steering.forward import FusedForward
 from steering.loaded_model import LoadedModel
 from steering.models import load_model
 from steering.tokenizer_files import SharedTokenizers
@@ -58,6 +59,10 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
             load_model(_inside(folder, part), device=device, dtype=dtype, shared=_TOKENIZERS)
             for part in parts.folders
         )
+        for model in models:
+            # The check at load ran it; of many adapters that are loaded few may be used.
+            if isinstance(model.forward, FusedForward):
+                model.forward.rest()
         _check_one_vocabulary(models)
         if _digest(folder) != version:
             raise AdapterLoadError("its files changed while they were read")

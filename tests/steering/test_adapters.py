@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
 
+from steering import linear
 from steering.adapters import load_adapter
 from steering.types import AdapterLoadError
-from tests.steering.support import Tiny, Workshop
+from tests.models import save_folder
+from tests.steering.conftest import MakeEngine
+from tests.steering.support import Tiny, Workshop, request, run, tokenizer_of
 
 SMALL = Tiny("llama", "sp", seed=41)
 OTHER = Tiny("gpt2", "bl", seed=42)
@@ -29,6 +34,29 @@ def test_a_plain_model_folder_is_a_delta(workshop: Workshop) -> None:
     assert (adapter.name, adapter.kind, adapter.alpha, adapter.top_k) == ("plain", "delta", 1.0, None)
     assert len(adapter.models) == 1
     assert adapter.version
+
+
+def test_an_adapter_that_nobody_uses_holds_its_tied_embedding_once(
+    workshop: Workshop, make_engine: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizer_of("sp")
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **shape)
+    save_folder(tmp_path / "tied", AutoModelForCausalLM.from_config(config), tokenizer)
+    adapter = load_adapter("tied", tmp_path / "tied", device="cpu")
+    engine = make_engine(SMALL, adapter)
+    packed: list[torch.Tensor] = []
+
+    def counted(weight: torch.Tensor, bias: torch.Tensor | None) -> linear.Product:
+        packed.append(weight)
+        return product(weight, bias)
+
+    product = linear.product
+    monkeypatch.setattr(linear, "product", counted)
+    run(engine, [request("plain", [5, 6, 7])])
+    assert not packed
+    run(engine, [request("one", [5, 6, 7], "tied"), request("two", [5, 6], "tied")])
+    assert len(packed) == 1
 
 
 def test_settings_are_read(workshop: Workshop, tmp_path: Path) -> None:

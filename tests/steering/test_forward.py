@@ -13,10 +13,11 @@ from transformers import LlamaConfig, MistralConfig, OPTConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from mapping_cache import canonical_vocabulary
+from steering import linear
 from steering.attention import ATTENTION_NAME, register
 from steering.forward import Forward, FusedForward, TransformersForward, forward_of
 from steering.kv_cache import KVCache
-from steering.linear import pack_linears, product
+from steering.linear import PackedWhenUsed, Product, pack_linears, product
 from steering.loaded_model import LoadedModel
 from steering.pages import PageAllocator
 from steering.row_input import RowInput
@@ -169,3 +170,27 @@ def test_packing_leaves_small_and_foreign_layers_alone() -> None:
     assert type(model["small"]) is nn.Linear and type(model["special"]) is Special
     assert type(model["large"]) is not nn.Linear
     torch.testing.assert_close(model["large"](states), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_packed_when_used_is_packed_once_and_again_after_a_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed: list[torch.Tensor] = []
+
+    def counted(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+        packed.append(weight)
+        return product(weight, bias)
+
+    monkeypatch.setattr(linear, "product", counted)
+    torch.manual_seed(0)
+    weight, states = torch.randn(400, WIDTH), torch.randn(3, WIDTH)
+    head = PackedWhenUsed(weight, None)
+    assert not packed
+    first, second = head(states), head(states)
+    assert len(packed) == 1
+    head.rest()
+    third = head(states)
+    assert len(packed) == 2
+    assert torch.equal(first, product(weight, None)(states))
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
