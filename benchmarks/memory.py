@@ -72,13 +72,16 @@ def measure(base: Path, adapter: Path, *, sequences: int, idle: int) -> Memory:
     engine.attach(load_adapter("used", adapter, device="cpu"))
     _serve(engine, sequences)
     shape, tiny = AutoConfig.from_pretrained(base), AutoConfig.from_pretrained(adapter)
+    resident = _resident()
+    # A load gives back what the batch left free, which is no gain of the adapters'.
+    engine.attach(load_adapter("first idle", adapter, device="cpu"))
     before = _resident()
     for number in range(idle):
         engine.attach(load_adapter(f"idle-{number}", adapter, device="cpu"))
     gained = (_resident() - before) / idle if idle else 0.0
     tokens = engine.stats().kv_pages_total * config.page_size
     return Memory(
-        resident=before,
+        resident=resident,
         weights=weight_bytes(shape) + weight_bytes(tiny),
         pages=tokens * (_token_bytes(shape) + _token_bytes(tiny)),
         idle=gained,

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from mapping_cache import VocabularyMap
+from mapping_cache import CanonicalVocabulary, VocabularyMap
 from steering.bridge import MapTensors
 from steering.history import History, SharedHistory, SteeringEncoder, TextHistory
 from steering.loaded_model import LoadedModel
 from steering.spelling import Spelling
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class TextCrossing:
     """What only two different vocabularies need, which meet in the text.
 
@@ -29,9 +29,13 @@ class TextCrossing:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Crossing:
-    """A vocabulary map made ready. `by_text` is None where base and steering tokens are the same."""
+    """A vocabulary map made ready.
 
-    base: LoadedModel
+    `tokenizer` is the steering model's, kept so that no other has its identity. `by_text` is None where base and
+    steering tokens are the same.
+    """
+
+    base: CanonicalVocabulary
     tokenizer: Any
     vocabulary_map: VocabularyMap
     tensors: MapTensors
@@ -48,22 +52,25 @@ class Crossing:
             counterparts = {token: int(vocabulary_map.ids[token]) for token in base.vocabulary.specials}
             specials = {token: other for token, other in counterparts.items() if other >= 0}
             by_text = TextCrossing(encoder, spelling, specials)
-        return cls(base, tiny.tokenizer, vocabulary_map, tensors, by_text)
+        return cls(base.vocabulary, tiny.tokenizer, vocabulary_map, tensors, by_text)
 
     def new_history(self) -> History:
         """An empty history of the base in the steering vocabulary."""
         if self.by_text is None:
             return SharedHistory()
-        return TextHistory(self.base.vocabulary, self.by_text.encoder, self.by_text.specials)
+        return TextHistory(self.base, self.by_text.encoder, self.by_text.specials)
 
 
 class Crossings:
-    """The crossings of one base, each kept while an adapter uses it. Any thread."""
+    """The crossings of one base, each kept while an adapter uses it.
+
+    Any thread; they wait for each other while one is made.
+    """
 
     def __init__(self, base: LoadedModel) -> None:
         self._base = base
         self._lock = threading.Lock()
-        # A crossing keeps its tokenizer, so that no other can have its id meanwhile.
+        # By the tokenizer, too: with one vocabulary, and so one fingerprint, two may still cut a text differently.
         self._known: WeakValueDictionary[tuple[int, str], Crossing] = WeakValueDictionary()
 
     def to(self, tiny: LoadedModel, vocabulary_map: VocabularyMap) -> Crossing:

@@ -22,7 +22,7 @@ from steering.crossing import Crossings
 from steering.distribution import Distributions, Position, StepModels
 from steering.engine_config import MOST_SCORES, EngineConfig, make_pool
 from steering.execution import Execution, execution_on
-from steering.host_memory import keep_freed_memory
+from steering.host_memory import give_freed_memory_back, keep_freed_memory
 from steering.loaded_model import LoadedModel
 from steering.outputs import Drawn, OutputBuilder, token_logprobs
 from steering.resolution import resolve
@@ -60,6 +60,7 @@ class Engine:
         self, base: LoadedModel, config: EngineConfig | None = None, execution: Execution | None = None
     ) -> None:
         if base.device.type == "cpu":
+            give_freed_memory_back()  # what loading the base left
             keep_freed_memory()
         self.base = base
         self.config = config or EngineConfig()

@@ -25,6 +25,9 @@ def keep_freed_memory() -> None:
 
 
 def give_freed_memory_back() -> None:
-    """Give what is freed and kept back to the system: after a load, whose leftovers no step has a use for."""
+    """Give all that is free back to the system, as after a load.
+
+    That is the steps' own scratch as well, whose pages the next step takes anew.
+    """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

@@ -48,7 +48,7 @@ def _packs(weight: Tensor) -> bool:
 class PackedWhenUsed:
     """As `product`, of a weight that is held plain for another use too: packed at its first product.
 
-    What is never used is then in memory once, and `rest` makes it so again.
+    Until then it is in memory once. Two threads may use it at once, at worst packing it twice for a moment.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -57,12 +57,13 @@ class PackedWhenUsed:
 
     def __call__(self, states: Tensor) -> Tensor:
         """`states @ weight.T + bias`."""
-        if self._product is None:
-            self._product = product(self._weight, self._bias)
-        return self._product(states)
+        packed = self._product
+        if packed is None:
+            packed = self._product = product(self._weight, self._bias)
+        return packed(states)
 
     def rest(self) -> None:
-        """Let go of the packed weight."""
+        """Let go of the packed weight until it is used again."""
         self._product = None
 
 

@@ -11,7 +11,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mapping_cache import CanonicalVocabulary, UnsupportedTokenizerError, canonical_vocabulary
 from steering.forward import TransformersForward
-from steering.host_memory import give_freed_memory_back
 from steering.loaded_model import LoadedModel
 from steering.probe import adopt_paged_attention
 from steering.tokenizer_files import SharedTokenizers, no_surprises, read_tokenizer
@@ -83,7 +82,6 @@ def load_model(
     tell("checking the attention")
     adopted = adopt_paged_attention(loaded)
     _leave_files(model)
-    give_freed_memory_back()
     return adopted
 
 

@@ -12,6 +12,7 @@ from steering.adapters.adapter import Adapter, ShiftKind
 from steering.adapters.delta import delta_shift
 from steering.adapters.proxy import ProxyShift
 from steering.forward import FusedForward
+from steering.host_memory import give_freed_memory_back
 from steering.loaded_model import LoadedModel
 from steering.models import load_model
 from steering.tokenizer_files import SharedTokenizers
@@ -60,7 +61,7 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
             for part in parts.folders
         )
         for model in models:
-            # The check at load ran it; of many adapters that are loaded few may be used.
+            # The check at load ran it, and nobody may ever use it again.
             if isinstance(model.forward, FusedForward):
                 model.forward.rest()
         _check_one_vocabulary(models)
@@ -68,6 +69,8 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
             raise AdapterLoadError("its files changed while they were read")
     except (AdapterLoadError, ModelLoadError, OSError) as error:
         raise AdapterLoadError(f"adapter {name!r}: {error}") from error
+    finally:
+        give_freed_memory_back()
     return Adapter(
         name=name,
         version=version,

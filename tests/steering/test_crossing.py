@@ -9,21 +9,22 @@ from dataclasses import replace
 from mapping_cache import load_or_build
 from steering.crossing import Crossing, Crossings
 from steering.history import SharedHistory, TextHistory
-from tests.steering.support import Tiny, Workshop
+from steering.models import load_model
+from steering.types import SteeringSpec
+from tests.steering.conftest import MakeEngine
+from tests.steering.support import Tiny, Workshop, assert_close, request, run, run_alone
 
 BASE = Tiny("qwen2", "sp", seed=1)
+FIRST, SECOND = Tiny("llama", "bl", seed=2), Tiny("llama", "bl", seed=3)
 
 
 def test_adapters_with_one_tokenizer_share_it(workshop: Workshop) -> None:
     base = workshop.loaded(BASE)
-    first = workshop.adapter("first", Tiny("llama", "bl", seed=2))[0].models[0]
-    second = workshop.adapter("second", Tiny("llama", "bl", seed=3))[0].models[0]
+    first, second = (workshop.adapter(str(tiny), tiny)[0].models[0] for tiny in (FIRST, SECOND))
     other = workshop.adapter("other", Tiny("llama", "sp", seed=4))[0].models[0]
     assert first is not second
-    assert first.tokenizer is second.tokenizer
     crossings = Crossings(base)
-    across = load_or_build(base.vocabulary, first.vocabulary)
-    crossing = crossings.to(first, across)
+    crossing = crossings.to(first, load_or_build(base.vocabulary, first.vocabulary))
     assert isinstance(crossing.new_history(), TextHistory)
     assert crossings.to(second, load_or_build(base.vocabulary, second.vocabulary)) is crossing
     same = crossings.to(other, load_or_build(base.vocabulary, other.vocabulary))
@@ -31,9 +32,20 @@ def test_adapters_with_one_tokenizer_share_it(workshop: Workshop) -> None:
     assert isinstance(same.new_history(), SharedHistory)
 
 
+def test_another_tokenizer_of_the_same_vocabulary_is_another_crossing(workshop: Workshop) -> None:
+    base = workshop.loaded(BASE)
+    # Each read for itself: their merges, which a map's fingerprint does not see, could differ.
+    first, second = (load_model(workshop.folder(tiny), device="cpu") for tiny in (FIRST, SECOND))
+    found = load_or_build(base.vocabulary, first.vocabulary)
+    assert found == load_or_build(base.vocabulary, second.vocabulary)
+    crossings = Crossings(base)
+    one, other = crossings.to(first, found), crossings.to(second, found)
+    assert one is not other
+
+
 def test_another_map_is_another_crossing(workshop: Workshop) -> None:
     base = workshop.loaded(BASE)
-    tiny = workshop.adapter("tab", Tiny("llama", "bl", seed=2))[0].models[0]
+    tiny = workshop.adapter("tab", FIRST)[0].models[0]
     crossings = Crossings(base)
     found = load_or_build(base.vocabulary, tiny.vocabulary)
     loose = load_or_build(base.vocabulary, tiny.vocabulary, min_similarity=0.0)
@@ -47,12 +59,31 @@ def test_another_map_is_another_crossing(workshop: Workshop) -> None:
     assert not len(made[2].tensors.columns)
 
 
-def test_it_goes_with_its_last_adapter(workshop: Workshop) -> None:
-    base = workshop.loaded(BASE)
-    tiny = workshop.adapter("tab", Tiny("llama", "bl", seed=2))[0].models[0]
-    crossings = Crossings(base)
-    kept = crossings.to(tiny, load_or_build(base.vocabulary, tiny.vocabulary))
-    gone = weakref.ref(kept)
-    del kept
+def test_adapters_that_share_it_steer_as_each_does_alone(workshop: Workshop, make_engine: MakeEngine) -> None:
+    adapters = [workshop.adapter(str(tiny.seed), tiny)[0] for tiny in (FIRST, SECOND)]
+    engine = make_engine(BASE, *adapters)
+    requests = [
+        request(adapter.name, [5, 6, 7, 8], SteeringSpec(adapter.name, bridge="rescore"), count=10)
+        for adapter in adapters
+    ]
+    together = run(engine, requests)
+    for adapter, one in zip(adapters, requests, strict=True):
+        alone = run_alone(make_engine(BASE, adapter), one)
+        assert together[one.request_id].tokens == alone.tokens
+        assert_close(together[one.request_id].logprobs, alone.logprobs)
+
+
+def test_it_goes_with_its_last_adapter(workshop: Workshop, make_engine: MakeEngine) -> None:
+    engine = make_engine(BASE)
+    first, second = (engine.prepare(workshop.adapter(str(tiny.seed), tiny)[0]) for tiny in (FIRST, SECOND))
+    for steerer in (first, second):
+        engine.install(steerer)
+    crossing = weakref.ref(first.crossing)
+    names = [first.adapter.name, second.adapter.name]
+    del first, second, steerer
+    engine.detach(names[0])
     gc.collect()
-    assert gone() is None
+    assert crossing() is not None
+    engine.detach(names[1])
+    gc.collect()
+    assert crossing() is None
