@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
 
 # A process captures one graph at a time, and nobody may wait for the whole device meanwhile: every base has a thread.
 _CAPTURING = threading.Lock()
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Python's collector may destroy another graph, which a capture on the same thread does not survive."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class CudaGraphs:
@@ -25,6 +38,7 @@ class CudaGraphs:
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._anchor: Callable[[], Tensor] | None = None
+        self._left: list[object] = []
 
     def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """Capture what `run` queues. It has run before: libraries set themselves up at their first call."""
@@ -37,7 +51,7 @@ class CudaGraphs:
     def _capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         graph = torch.cuda.CUDAGraph()
         before = torch.cuda.current_stream(self._device)
-        with _CAPTURING:
+        with _CAPTURING, _nothing_collected():
             try:
                 # Other threads go on using the GPU meanwhile: an adapter may be loading.
                 with torch.cuda.graph(
@@ -49,6 +63,11 @@ class CudaGraphs:
                 torch.cuda.set_stream(before)
                 with suppress(RuntimeError, AttributeError):
                     torch._C._cuda_endAllocateToPool(before.device_index, self._pool)
+                # The allocator of pinned memory may be left in it for good, and asks the graph what is its own. So both
+                # stay, and what was captured before keeps its anchor; what comes later has a pool of its own.
+                self._left += [graph, self._anchor]
+                self._anchor = None
+                self._pool = torch.cuda.graph_pool_handle()
                 raise
 
         def replay() -> Tensor:

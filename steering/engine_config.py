@@ -61,6 +61,8 @@ def make_pool(
 
 def _default_memory(device: torch.device) -> int:
     if device.type == "cuda":
+        # What loading left in torch's own cache is free as well: joined projections were in memory twice.
+        torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * _GPU_MEMORY_SHARE)
     return _CPU_POOL_BYTES

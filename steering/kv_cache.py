@@ -69,7 +69,11 @@ class KVCache:
         """Zero single positions: what is in them may be no number, and their page is about to be another row's."""
         for pair in self._layers.values():
             for pool in pair:
-                pool.view(-1, *pool.shape[2:]).index_fill_(0, on_device(slots, pool.device), 0)
+                flat = pool.view(-1, *pool.shape[2:])
+                for slot in slots:
+                    flat[slot] = (
+                        0  # one by one: they are few, and their numbers need not travel to the device
+                    )
 
     def make_room(self) -> None:
         """Give every known layer the allocator's size now: before copying into new pages, or to fail early."""
@@ -87,6 +91,9 @@ class KVCache:
         larger = torch.zeros(shape, dtype=_stored(like), device=like.device)
         if pool is not None:
             larger[: pool.shape[0] - 1] = pool[:-1]
+            if pool.is_cuda:
+                # Its memory goes back to the stream that it came from, which may not be the one that copies here.
+                pool.record_stream(torch.cuda.current_stream(pool.device))
         self.generation += 1
         return larger
 

@@ -47,6 +47,7 @@ class RecordedPasses:
         self._made: dict[tuple[int, int], tuple[_BufferedPass, Replay]] = {}
         self._generation = cache.generation
         self._output: Tensor | None = None
+        self._most = MOST_RECORDINGS
 
     def forward(self, rows: Sequence[RowInput], given: Tensor | None = None) -> Tensor | None:
         """See `Runner.forward`; None where this pass must be run in the ordinary way."""
@@ -67,7 +68,7 @@ class RecordedPasses:
             return None
         made = self._made.get(shape)
         if made is None:
-            if len(self._made) == MOST_RECORDINGS:
+            if len(self._made) >= self._most:
                 return None
             buffered = _BufferedPass(self._loaded, self._cache, *shape)
             buffered.fill(rows, given)
@@ -95,6 +96,11 @@ class RecordedPasses:
             output = self._output[: len(plain)]
             replay = record(lambda: output.copy_(buffered.run()))
             expected, got = plain[:count].float(), replay()[:count].float()
+        except torch.OutOfMemoryError:
+            # The model is not at fault. Those that are made already hold their memory, and go on being used.
+            self._most = len(self._made)
+            logger.warning("%s: no memory to record more of its passes, which costs speed", self._loaded.path)
+            return None
         except (RuntimeError, NotImplementedError) as error:
             self._give_up(str(error).strip().partition("\n")[0])
             return None

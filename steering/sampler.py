@@ -116,7 +116,9 @@ def _draw_from_best(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     # A GPU sorts at once what it would otherwise have to be asked about: whether the best few are enough.
     few = min(_FEW, scores.shape[1]) if scores.device.type == "cpu" else scores.shape[1]
     complete = few == scores.shape[1]
-    ordered, tokens = scores.topk(few, dim=-1)
+    ordered, tokens = (
+        scores.sort(dim=-1, descending=True, stable=True) if complete else scores.topk(few, dim=-1)
+    )
     drawn, enough = _draw_sorted((ordered - whole).exp(), tokens, rows, complete=complete)
     if complete:
         return drawn
@@ -158,9 +160,11 @@ def _tempered(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
 
 def _invert(weights: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Where each row's uniform number falls in the cumulative sum of its weights `[rows, k]`."""
-    cumulative = weights.cumsum(-1)
+    # A GPU sums a single row in pieces, whose rounding would make steps where weights are 0: float64 has none to see.
+    exact = torch.float64 if weights.device.type == "cuda" else weights.dtype
+    cumulative = weights.cumsum(-1, dtype=exact)
     total = cumulative[:, -1:].contiguous()
-    uniform = on_device([row.uniform for row in rows], weights.device)[:, None]
+    uniform = on_device([row.uniform for row in rows], weights.device, exact)[:, None]
     place = torch.searchsorted(cumulative, uniform * total, right=True)
     # Rounding can bring the number up to the total, behind which only tokens of no weight stand.
     last = torch.searchsorted(cumulative, total)

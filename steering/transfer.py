@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,7 +20,14 @@ def on_device(
     """
     if device.type == "cpu":
         return torch.tensor(values, dtype=dtype)
-    return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
+    # What numpy holds cannot be made a tensor and pinned at once.
+    is_array = isinstance(values, np.ndarray)
+    pinned = (
+        torch.as_tensor(values, dtype=dtype).pin_memory()
+        if is_array
+        else torch.tensor(values, dtype=dtype, pin_memory=True)
+    )
+    return pinned.to(device, non_blocking=True)
 
 
 class OnHost:

@@ -38,7 +38,9 @@ class NotRecordableError(RuntimeError):
 def reads_on_the_host(func: Any, args: tuple[Any, ...]) -> bool:
     """True for an operation for which a GPU's host waits."""
     name = _name(func)
-    by_mask = name.startswith("index.") and any(i is not None and i.dtype == torch.bool for i in args[1])
+    by_mask = name.startswith(("index.", "index_put", "_index_put")) and any(
+        i is not None and i.dtype == torch.bool for i in args[1]
+    )
     return by_mask or any(name == bad or name.startswith(bad + ".") for bad in READING)
 
 

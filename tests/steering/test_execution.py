@@ -161,6 +161,32 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(
     assert [reason in entry.message for entry in caplog.records] == [True]
 
 
+def test_where_memory_runs_out_what_was_recorded_stays(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = TapeRecorder()
+
+    def short_of_memory(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        if recorder.recorded:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return recorder(run)
+
+    plain, tried = runner_of(workshop, None), runner_of(workshop, short_of_memory)
+
+    def larger(runner: Runner) -> Tensor:
+        return runner.forward([RowInput([5, 6, 7, 8, 9], 0, runner.cache.allocator.allocate(2), 0)])
+
+    for _ in range(2):
+        for expected, got in zip(passes(plain), passes(tried), strict=True):
+            torch.testing.assert_close(got, expected)
+        replayed = recorder.replayed
+        torch.testing.assert_close(larger(tried), larger(plain))
+        assert recorder.replayed == replayed
+    assert recorder.recorded == 1
+    assert replayed > 8
+    assert ["no memory" in entry.message for entry in caplog.records] == [True]
+
+
 def test_a_pass_that_reads_its_own_numbers_is_not_recorded(
     workshop: Workshop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from steering.adapters import load_adapter
+from steering.constraint import ConstraintCompiler
+from steering.cuda_graphs import CudaGraphs
 from steering.engine import Engine, EngineConfig
 from steering.execution import execution_on
 from steering.kv_cache import KVCache
@@ -69,6 +73,55 @@ def test_a_graph_gives_what_the_pass_gives(workshop: Workshop, dtype: str) -> No
     )
     for got, expected in zip(recorded, plain, strict=True):
         torch.testing.assert_close(got, expected, atol=2e-2, rtol=2e-2)
+
+
+def test_a_capture_that_fails_spoils_no_later_one() -> None:
+    device = torch.device("cuda")
+    graphs = CudaGraphs(device)
+    numbers = torch.arange(4.0, device=device)
+    first = graphs(lambda: numbers + 1)
+    with pytest.raises(RuntimeError):
+        graphs(lambda: numbers * float(numbers.sum()))
+    second = graphs(lambda: numbers + 2)
+    numbers += 1
+    assert first().tolist() == [2, 3, 4, 5]
+    assert second().tolist() == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_contexts_of_all_lengths_in_reduced_precision(workshop: Workshop, dtype: str) -> None:
+    """Prompts in chunks and decodes whose pages grow, as attention meets them; the pool grows as well."""
+    base = load_model(workshop.folder(Tiny("llama", "bl")), device="cuda", dtype=dtype)
+    adapter = workshop.adapter("delta", Tiny("llama", "sp", seed=5))[0]
+    engine = Engine(base, EngineConfig(page_size=16, max_num_seqs=8, max_step_tokens=40))
+    engine.attach(load_adapter("delta", adapter.path, device="cuda", dtype=dtype))
+    prompts = [[5 + n, *range(6, 16 + 9 * n)] for n in range(12)]
+    got = run(engine, [request(str(n), prompt, "delta", count=40) for n, prompt in enumerate(prompts)])
+    assert all(result.finish == "length" and len(result.tokens) == 40 for result in got.values())
+    engine.check_integrity()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_grammar_holds(workshop: Workshop, temperature: float) -> None:
+    base = load_model(workshop.folder(Tiny("llama", "bl")), device="cuda", dtype="float32")
+    engine = Engine(base, EngineConfig(page_size=16, max_num_seqs=8))
+    constraint = ConstraintCompiler(base.vocabulary, base.eos_token_ids).compile('start: "yes" | "no"')
+    prompt = tokenizer_of("bl").encode(TEXTS[0])
+    plain = [request("plain", prompt, count=8)]
+    held = [
+        replace(
+            request(f"held-{seed}", prompt, count=8, temperature=temperature, seed=seed),
+            constraint=constraint,
+        )
+        for seed in range(4)
+    ]
+    # One row alone, some beside a free one, and all of a step's.
+    for requests in (held[:1], held + plain, held):
+        for name, result in run(engine, requests).items():
+            assert name == "plain" or base.tokenizer.decode(result.tokens, skip_special_tokens=True) in (
+                "yes",
+                "no",
+            )
 
 
 def test_running_ahead_and_beside_changes_no_token(workshop: Workshop) -> None:
