@@ -1,6 +1,6 @@
 """Loads, replaces and unloads adapters while the server serves.
 
-Files are read, checked and mapped on a thread of its own; what came of it is handed to each engine's thread, which
+Files are read, checked and mapped in a thread of their own; what came of it is handed to each engine's thread, which
 takes it between two steps. So a change is all or nothing, for every base, and no request is admitted amid one.
 """
 
@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import OutOfMemoryError
 
 from server.config import Config
 from server.errors import ApiError, bad_request, echo, unavailable
+from server.threads import start_thread
 from server.worker import EngineWorker
 from steering.adapters import Adapter, adapter_folder, load_adapter
 from steering.types import AdapterLoadError
@@ -44,7 +44,6 @@ class AdapterChanges:
         self._workers = workers
         self._load = load
         self._one_at_a_time = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="adapters")
 
     async def load(self, name: str, path: str, *, replace: bool) -> tuple[Adapter, str | None]:
         """Loads a folder as `name` for every base; returns it and the version that the name meant before.
@@ -102,10 +101,6 @@ class AdapterChanges:
             if adapter in removed
         )
 
-    def close(self) -> None:
-        """Ends the thread; a load that runs is left to end by itself."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
     def _version(self, name: str) -> str | None:
         for worker in self._workers.values():
             adapter = worker.engine.adapters().get(name)
@@ -121,7 +116,7 @@ class AdapterChanges:
     async def _off_loop(self, function: Callable[[], Any]) -> Any:
         try:
             # The change runs to its end even if who asked for it does not wait.
-            return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+            return await asyncio.wrap_future(start_thread(function, "adapters"))
         except Exception as error:
             if _ran_out_of_memory(error):
                 raise unavailable(

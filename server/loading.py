@@ -7,6 +7,7 @@ from pathlib import Path
 
 from demo import demo_adapters, demo_models
 from server.config import Config
+from server.threads import start_thread
 from steering.adapters import load_adapter
 from steering.engine import Engine, EngineConfig
 from steering.models import load_model
@@ -21,9 +22,15 @@ _KL_EVERY = 8
 def load_engines(config: Config, progress: Progress | None = None) -> dict[str, Engine]:
     """An engine for each base, every adapter attached to each. No model named: the bundled demo.
 
-    `progress` is told each stage. Raises `ModelLoadError` or `AdapterLoadError` with the reason.
+    They are made in a thread that ends before they run, see `server.threads`. `progress` is told each stage, there.
+    Raises `ModelLoadError` or `AdapterLoadError` with the reason.
     """
-    tell = progress or (lambda stage: None)
+    return start_thread(
+        lambda: _load(config, progress or (lambda stage: None)), "loading", daemon=True
+    ).result()
+
+
+def _load(config: Config, tell: Progress) -> dict[str, Engine]:
     models, adapters = _named(config)
     engines: dict[str, Engine] = {}
     for name, path in models.items():

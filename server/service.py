@@ -111,7 +111,6 @@ class Service:
     async def close(self) -> None:
         """Stops everything."""
         self.drain()
-        self.adapters.close()
         for base in self.bases.values():
             await base.close()
 

@@ -1,0 +1,66 @@
+"""Threads that end with their work, and what must run in them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from server import loading
+from server.config import load_config
+from server.loading import load_engines
+from server.threads import start_thread
+from steering.types import ModelLoadError
+
+
+def test_what_a_function_returns_or_raises_reaches_who_waits() -> None:
+    assert start_thread(lambda: threading.current_thread().name, "own").result() == "own"
+
+    def fails() -> None:
+        raise KeyError("missing")
+
+    with pytest.raises(KeyError, match="missing"):
+        start_thread(fails, "own").result()
+
+
+async def test_it_runs_to_its_end_when_nobody_waits_any_more() -> None:
+    go, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        go.wait()
+        done.set()
+
+    future = start_thread(work, "own")
+    waiting = asyncio.create_task(asyncio.wait_for(asyncio.wrap_future(future), 0.01))
+    with pytest.raises(TimeoutError):
+        await waiting
+    go.set()
+    await asyncio.to_thread(done.wait, 10)
+    assert done.is_set()
+    assert not future.cancelled()
+
+
+def test_engines_are_loaded_in_a_thread_that_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or OpenMP would keep its worker threads beside the engine's own."""
+    seen: list[threading.Thread] = []
+    load_model = loading.load_model
+
+    def loaded(*given: object, **named: object) -> object:
+        seen.append(threading.current_thread())
+        return load_model(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loading, "load_model", loaded)
+    engines = load_engines(load_config(device="cpu"))
+    assert engines
+    assert len(seen) == len(engines)
+    for thread in seen:
+        assert thread is not threading.main_thread()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_why_a_model_cannot_be_loaded_is_said_as_before(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="configuration"):
+        load_engines(load_config(model={"a": str(tmp_path)}, device="cpu"))
