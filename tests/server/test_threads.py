@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from server import loading
 from server.config import load_config
 from server.loading import load_engines
 from server.threads import start_thread
+from steering.models import load_model
 from steering.types import ModelLoadError
 
 
@@ -45,13 +45,12 @@ async def test_it_runs_to_its_end_when_nobody_waits_any_more() -> None:
 def test_engines_are_loaded_in_a_thread_that_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or OpenMP would keep its worker threads beside the engine's own."""
     seen: list[threading.Thread] = []
-    load_model = loading.load_model
 
     def loaded(*given: object, **named: object) -> object:
         seen.append(threading.current_thread())
         return load_model(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loading, "load_model", loaded)
+    monkeypatch.setattr("server.loading.load_model", loaded)
     engines = load_engines(load_config(device="cpu"))
     assert engines
     assert len(seen) == len(engines)
