@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -44,6 +45,7 @@ class AdapterChanges:
         self._workers = workers
         self._load = load
         self._one_at_a_time = asyncio.Lock()
+        self._preparing = threading.Lock()
 
     async def load(self, name: str, path: str, *, replace: bool) -> tuple[Adapter, str | None]:
         """Loads a folder as `name` for every base; returns it and the version that the name meant before.
@@ -115,7 +117,7 @@ class AdapterChanges:
 
     async def _off_loop(self, function: Callable[[], Any]) -> Any:
         try:
-            # The change runs to its end even if who asked for it does not wait.
+            # Where nobody waits any more it is read to its end, and then not installed.
             return await asyncio.wrap_future(start_thread(function, "adapters"))
         except Exception as error:
             if _ran_out_of_memory(error):
@@ -128,10 +130,12 @@ class AdapterChanges:
 
     def _prepare(self, name: str, path: str) -> tuple[Adapter, dict[str, Any]]:
         folder = adapter_folder(path, [Path(root) for root in self._config.adapters_dir])
-        adapter = self._load(name, folder, device=self._config.device, dtype=self._config.dtype)
-        return adapter, {
-            base_name: worker.engine.prepare(adapter) for base_name, worker in self._workers.items()
-        }
+        # One that nobody waits for may still be read.
+        with self._preparing:
+            adapter = self._load(name, folder, device=self._config.device, dtype=self._config.dtype)
+            return adapter, {
+                base_name: worker.engine.prepare(adapter) for base_name, worker in self._workers.items()
+            }
 
 
 def adapter_versions(

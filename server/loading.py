@@ -22,8 +22,8 @@ _KL_EVERY = 8
 def load_engines(config: Config, progress: Progress | None = None) -> dict[str, Engine]:
     """An engine for each base, every adapter attached to each. No model named: the bundled demo.
 
-    They are made in a thread that ends before they run, see `server.threads`. `progress` is told each stage, there.
-    Raises `ModelLoadError` or `AdapterLoadError` with the reason.
+    They are made in a thread that then ends, see `server.threads`; an interrupt does not end it. `progress` is told
+    each stage, there. Raises `ModelLoadError` or `AdapterLoadError` with the reason.
     """
     return start_thread(
         lambda: _load(config, progress or (lambda stage: None)), "loading", daemon=True

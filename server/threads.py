@@ -20,11 +20,14 @@ def start_thread(function: Callable[[], Result], name: str, *, daemon: bool = Fa
     future: Future[Result] = Future()
     future.set_running_or_notify_cancel()
 
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-            future.set_exception(error)
-
-    threading.Thread(target=run, name=name, daemon=daemon).start()
+    threading.Thread(target=_run, args=(future, function), name=name, daemon=daemon).start()
     return future
+
+
+def _run(future: Future[Result], function: Callable[[], Result]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+        future.set_exception(error)
+        # The error holds this frame: what had been loaded when it was raised must not wait for the collector.
+        del future, function

@@ -204,6 +204,6 @@ def _explicit_attention(
 
 def register() -> None:
     """Make the function known to transformers under ATTENTION_NAME; doing it twice changes nothing."""
-    # cuDNN makes a plan for each new shape, half a second of it, and every page that a row gains is one.
+    # cuDNN makes a plan for each new shape, and every page that a row gains is one.
     torch.backends.cuda.enable_cudnn_sdp(False)
     AttentionInterface.register(ATTENTION_NAME, paged_attention)

@@ -70,10 +70,9 @@ class KVCache:
         for pair in self._layers.values():
             for pool in pair:
                 flat = pool.view(-1, *pool.shape[2:])
+                # One by one: they are few, and their numbers need not travel to the device.
                 for slot in slots:
-                    flat[slot] = (
-                        0  # one by one: they are few, and their numbers need not travel to the device
-                    )
+                    flat[slot] = 0
 
     def make_room(self) -> None:
         """Give every known layer the allocator's size now: before copying into new pages, or to fail early."""

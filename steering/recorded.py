@@ -70,47 +70,61 @@ class RecordedPasses:
         if made is None:
             if len(self._made) >= self._most:
                 return None
-            buffered = _BufferedPass(self._loaded, self._cache, *shape)
-            buffered.fill(rows, given)
-            replay = self._try_out(buffered, record, count)
-            if replay is None:
+            made = self._make(shape, rows, given, record, count)
+            if made is None:
                 return None
-            self._made[shape] = buffered, replay
+            self._made[shape] = made
         else:
-            buffered, replay = made
-            buffered.fill(rows, given)
-        logits = replay()
+            made[0].fill(rows, given)
+        logits = made[1]()
         wanted = wanted_tokens(rows)
         if len(wanted) < count:
             return logits.index_select(0, on_device(wanted, logits.device, torch.long)).float()
         # A copy in any case: the next replay writes where this one did.
         return logits[:count].to(torch.float32, copy=True)
 
-    def _try_out(self, buffered: _BufferedPass, record: Record, count: int) -> Replay | None:
-        """Record what has been filled in, and see that a replay gives what the pass itself gave; None if not."""
+    def _make(
+        self,
+        shape: tuple[int, int],
+        rows: Sequence[RowInput],
+        given: Tensor | None,
+        record: Record,
+        count: int,
+    ) -> tuple[_BufferedPass, Replay] | None:
+        """A pass of this shape, filled in, and its recording; None where there can be none."""
         try:
-            plain = buffered.run()
-            if self._output is None:
-                # One for all recordings: each would keep its own.
-                self._output = plain.new_empty(MOST_TOKENS, plain.shape[1])
-            output = self._output[: len(plain)]
-            replay = record(lambda: output.copy_(buffered.run()))
-            expected, got = plain[:count].float(), replay()[:count].float()
-        except torch.OutOfMemoryError:
-            # The model is not at fault. Those that are made already hold their memory, and go on being used.
-            self._most = len(self._made)
-            logger.warning("%s: no memory to record more of its passes, which costs speed", self._loaded.path)
-            return None
+            buffered = _BufferedPass(self._loaded, self._cache, *shape)
+            buffered.fill(rows, given)
+            return buffered, self._try_out(buffered, record, count)
         except (RuntimeError, NotImplementedError) as error:
-            self._give_up(str(error).strip().partition("\n")[0])
+            # The end of a capture may fail in turn.
+            if isinstance(error, torch.OutOfMemoryError) or isinstance(
+                error.__context__, torch.OutOfMemoryError
+            ):
+                # The model is not at fault. Those that are made already hold their memory, and go on being used.
+                self._most = len(self._made)
+                logger.warning(
+                    "%s: no memory to record more of its passes, which costs speed", self._loaded.path
+                )
+            else:
+                self._give_up(str(error).strip().partition("\n")[0])
             return None
+
+    def _try_out(self, buffered: _BufferedPass, record: Record, count: int) -> Replay:
+        """Record what has been filled in. Raises RuntimeError where a replay does not give what the pass gave."""
+        plain = buffered.run()
+        if self._output is None:
+            # One for all recordings: each would keep its own.
+            self._output = plain.new_empty(MOST_TOKENS, plain.shape[1])
+        output = self._output[: len(plain)]
+        replay = record(lambda: output.copy_(buffered.run()))
+        expected, got = plain[:count].float(), replay()[:count].float()
         # What is no number is for those to judge who read the scores.
         finite = torch.isfinite(expected)
         difference = float(torch.where(finite, got - expected, 0.0).abs().max())
         largest = float(torch.where(finite, expected, 0.0).abs().max())
         if not difference <= ROUNDING.get(self._loaded.dtype, 1e-1) * max(1.0, largest):
-            self._give_up(f"a replay's scores differ by {difference:.3g}")
-            return None
+            raise RuntimeError(f"a replay's scores differ by {difference:.3g}")
         return replay
 
     def _give_up(self, reason: str) -> None:

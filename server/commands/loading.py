@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,6 +30,10 @@ def load_with_progress(config: Config) -> dict[str, Engine]:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("starting", total=None)
             return load_engines(config, lambda stage: progress.update(task, description=stage))
+    except KeyboardInterrupt:
+        # The loading thread is amid code that would not survive the interpreter's orderly end.
+        console.print("interrupted")
+        os._exit(130)
     except (AdapterLoadError, ModelLoadError) as error:
         console.print(f"[red]{error}[/]", highlight=False)
         raise typer.Exit(1) from None

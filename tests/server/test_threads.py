@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from server.loading import load_engines
 from server.threads import start_thread
 from steering.models import load_model
 from steering.types import ModelLoadError
+from tests.server_thread import wait_for
 
 
 def test_what_a_function_returns_or_raises_reaches_who_waits() -> None:
@@ -23,6 +26,29 @@ def test_what_a_function_returns_or_raises_reaches_who_waits() -> None:
 
     with pytest.raises(KeyError, match="missing"):
         start_thread(fails, "own").result()
+
+
+def test_what_a_failed_load_held_goes_with_its_error() -> None:
+    """Without waiting for the collector: the next attempt needs the memory."""
+
+    class Weights:
+        pass
+
+    held: list[weakref.ref[Weights]] = []
+
+    def fails() -> None:
+        weights = Weights()
+        held.append(weakref.ref(weights))
+        raise MemoryError
+
+    gc.disable()
+    try:
+        with pytest.raises(MemoryError) as caught:
+            start_thread(fails, "own").result()
+        del caught
+        wait_for(lambda: held[0]() is None)
+    finally:
+        gc.enable()
 
 
 async def test_it_runs_to_its_end_when_nobody_waits_any_more() -> None:
