@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
+import subprocess
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -89,3 +92,31 @@ def test_engines_are_loaded_in_a_thread_that_is_gone_afterwards(monkeypatch: pyt
 def test_why_a_model_cannot_be_loaded_is_said_as_before(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="configuration"):
         load_engines(load_config(model={"a": str(tmp_path)}, device="cpu"))
+
+
+_INTERRUPTED = """
+import time
+import server.loading as loading
+def load(config, tell):
+    print("loading", flush=True)
+    time.sleep(600)
+loading._load = load
+from server.cli import app
+app(["serve"])
+"""
+
+
+def test_an_interrupt_ends_a_server_that_is_loading() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert any("loading" in line for line in process.stdout)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
