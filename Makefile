@@ -41,7 +41,7 @@ soak: $(STAMP) ## minutes of everything at once against a server on this machine
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 docs: $(STAMP) ## write docs/api.md from the code; a test holds that it is up to date
-	$(BIN)/python -m server.api_document
+	$(BIN)/python -m server.documents.api_document
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) $(CLIENTS) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from steering.attention import AttentionPlan
-from steering.forward import Forward
-from steering.kv_cache import KVCache
-from steering.loaded_model import LoadedModel
+from steering.model.attention import AttentionPlan
+from steering.model.forward import Forward
+from steering.model.kv_cache import KVCache
+from steering.model.loaded_model import LoadedModel
 
 
 class Ballast:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.workloads import SEED, Job, random_prompt
-from steering.engine import Engine
+from steering.engine.engine import Engine
 from steering.types import Request, SamplingParams, SteeringSpec, StepOutput
 
 PROMPT = 32

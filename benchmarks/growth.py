@@ -14,8 +14,8 @@ from transformers import PretrainedConfig
 
 from benchmarks.decoding import step_seconds, workload_seconds
 from benchmarks.workloads import KL_EVERY, SEED, Job, random_delta, random_model, random_prompt
-from steering.engine import Engine, EngineConfig
-from steering.steerer import Steerer
+from steering.engine.engine import Engine, EngineConfig
+from steering.steerers.steerer import Steerer
 from steering.types import SteeringSpec
 
 

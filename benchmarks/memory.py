@@ -23,8 +23,8 @@ from benchmarks.decoding import PROMPT
 from benchmarks.folders import weight_bytes
 from benchmarks.workloads import SEED, random_prompt
 from steering.adapters import load_adapter
-from steering.engine import Engine, EngineConfig
-from steering.models import load_model
+from steering.engine.engine import Engine, EngineConfig
+from steering.model.loading import load_model
 from steering.types import Request, SamplingParams, SteeringSpec
 
 _TOKENS = 16

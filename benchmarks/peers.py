@@ -47,7 +47,7 @@ from benchmarks.workloads import (
     random_model,
     read_tokenizers,
 )
-from steering.engine import Engine, EngineConfig
+from steering.engine.engine import Engine, EngineConfig
 from steering.types import Request, SamplingParams, SteeringSpec
 
 STATIC = (8, 16, 48)

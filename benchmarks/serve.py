@@ -37,8 +37,8 @@ from benchmarks.workloads import (
     total_tokens,
 )
 from steering.adapters import load_adapter
-from steering.engine import Engine, EngineConfig
-from steering.models import load_model
+from steering.engine.engine import Engine, EngineConfig
+from steering.model.loading import load_model
 from steering.types import SteeringSpec
 
 _BASE, _ADAPTER = "big", "d"

@@ -12,7 +12,7 @@ from benchmarks.decoding import workload_seconds
 from benchmarks.published_loop import PublishedLoop
 from benchmarks.transformers_peer import continuous, generate_seconds
 from benchmarks.workloads import Job, total_tokens
-from steering.engine import Engine
+from steering.engine.engine import Engine
 from steering.types import SteeringSpec
 
 _LOOPED = 2

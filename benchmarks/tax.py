@@ -45,13 +45,13 @@ from benchmarks.workloads import (
     read_tokenizers,
 )
 from demo import corpus, demo_adapters, demo_models, world
-from steering import rescore
 from steering.adapters import load_adapter
-from steering.engine import Engine
-from steering.engine_config import EngineConfig
-from steering.loaded_model import LoadedModel
-from steering.models import load_model
-from steering.trials import score_trials
+from steering.bridges import rescore
+from steering.engine.config import EngineConfig
+from steering.engine.engine import Engine
+from steering.model.loaded_model import LoadedModel
+from steering.model.loading import load_model
+from steering.steerers.trials import score_trials
 from steering.types import BridgeName, SteeringSpec
 
 NAME = "delta"

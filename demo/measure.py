@@ -19,8 +19,8 @@ import demo
 from demo import corpus, phrases, world
 from demo.corpus import Probe
 from steering.adapters import load_adapter
-from steering.engine import Engine, EngineConfig
-from steering.models import load_model
+from steering.engine.engine import Engine, EngineConfig
+from steering.model.loading import load_model
 from steering.types import Request, SamplingParams, SteeringSpec
 
 README = Path(demo.__file__).resolve().parent / "README.md"

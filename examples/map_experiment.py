@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-import steering.rescore
-import steering.shift
+import steering.bridges.rescore
+import steering.steerers.reading
 from demo import demo_adapters, demo_models, measure, phrases, world
 from demo.corpus import Probe
 from examples.map_pairs import NAMES, base_folder
 from mapping_cache import MapOptions, MatchKind, VocabularyMap, default_cache_dir, map_vocabularies
 from steering.adapters import Adapter, load_adapter
-from steering.bridge import Bridged, MapTensors, carry
-from steering.engine import Engine, EngineConfig
-from steering.models import load_model
+from steering.bridges.map import Bridged, MapTensors, carry
+from steering.engine.engine import Engine, EngineConfig
+from steering.model.loading import load_model
 from steering.types import Request, SamplingParams, SteeringSpec
 
 ADAPTERS = ("forget", "letter")
@@ -99,13 +99,13 @@ class WeightedTensors(MapTensors):
 
 
 def weighted_carry(scores: Tensor, tensors: MapTensors) -> Bridged:
-    """As `steering.bridge.carry`, each score times its match's weight."""
+    """As `steering.bridges.map.carry`, each score times its match's weight."""
     bridged = carry(scores, tensors)
     return replace(bridged, values=bridged.values * _weights(tensors))
 
 
 def weighted_shift(shift: Tensor, tensors: MapTensors, base: Tensor, *, neutral: bool) -> Bridged:
-    """As `steering.bridge.map_shift`, each score's distance from the mean times its match's weight.
+    """As `steering.bridges.map.map_shift`, each score's distance from the mean times its match's weight.
 
     The mean is over the matched probability times the weights, so that any offset of the shift cancels as before.
     """
@@ -248,8 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write(f"{name}: left out; --gpt2 names the folder of its tokenizer.\n")
             continue
         with (
-            mock.patch.object(steering.shift, "map_shift", weighted_shift),
-            mock.patch.object(steering.rescore, "carry", weighted_carry),
+            mock.patch.object(steering.steerers.reading, "map_shift", weighted_shift),
+            mock.patch.object(steering.bridges.rescore, "carry", weighted_carry),
         ):
             for line in table(name, folder, asked):
                 write(line)

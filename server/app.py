@@ -12,15 +12,15 @@ from starlette.responses import Response
 from server import errors
 from server.auth import require_key
 from server.config import Config
-from server.engine_port import EnginePort
-from server.loading import Progress, load_engines
+from server.engines.loading import Progress, load_engines
+from server.engines.port import EnginePort
 from server.middleware import RequestMiddleware
-from server.replies import STEERING_HEADER
-from server.request_record import REQUEST_ID_HEADER
+from server.replies.streaming import ClientGoneError
+from server.replies.wire import STEERING_HEADER
 from server.routes import adapters, chat, completions, models, operations, tokens
 from server.service import Service
-from server.streaming import ClientGoneError
-from server.traces import NoTracing, OpenTelemetryTracing, Tracing
+from server.telemetry.request_record import REQUEST_ID_HEADER
+from server.telemetry.traces import NoTracing, OpenTelemetryTracing, Tracing
 
 
 def build_app(

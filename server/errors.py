@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from server.openapi import allowed_methods
-from server.request_record import RECORD, REQUEST_ID_HEADER
+from server.documents.openapi import allowed_methods
+from server.telemetry.request_record import RECORD, REQUEST_ID_HEADER
 
 logger = logging.getLogger(__name__)
 

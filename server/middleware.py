@@ -9,9 +9,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import ECHO_LIMIT
-from server.request_record import CURRENT, RECORD, REQUEST_ID_HEADER, RequestRecord, request_id_from
 from server.service import Service
-from server.traces import Tracing
+from server.telemetry.request_record import CURRENT, RECORD, REQUEST_ID_HEADER, RequestRecord, request_id_from
+from server.telemetry.traces import Tracing
 
 logger = logging.getLogger("server.access")
 

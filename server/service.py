@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 
 from starlette.types import Scope
 
-from server.adapters import AdapterChanges
 from server.config import Config
-from server.engine_port import EnginePort
+from server.engines.changes import AdapterChanges
+from server.engines.jobs import JobLimits
+from server.engines.port import EnginePort
+from server.engines.worker import EngineWorker
 from server.errors import ApiError, bad_request, echo, unavailable
-from server.grammars import GrammarCompiler
-from server.jobs import JobLimits
-from server.metrics import Metrics
 from server.protocol.common import SteeringChoice
-from server.worker import EngineWorker
+from server.telemetry.metrics import Metrics
+from server.tools.grammars import GrammarCompiler
 from steering.types import SteeringSpec
 
 Result = TypeVar("Result")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from steering.text import common_prefix
+from steering.crossing.text import common_prefix
 
 Objective = Literal["learn", "keep", "forget"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from steering.constraint import Constraint
+    from steering.engine.constraint import Constraint
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 BridgeName = Literal["map", "rescore"]

@@ -21,7 +21,7 @@ from server.app import build_app
 from server.config import load_config
 from server.http_server import make_server
 from server.service import Service
-from steering.host_memory import give_freed_memory_back
+from steering.device.host_memory import give_freed_memory_back
 
 
 def main() -> None:

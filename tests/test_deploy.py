@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from server.config import Config
-from server.metrics import Metrics
+from server.telemetry.metrics import Metrics
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEPLOY = REPOSITORY / "deploy"

@@ -22,7 +22,7 @@ from examples.study.scale import Base, Scale
 from examples.study.text import ANSWER, REFUSED, Texts
 from examples.study.vocabulary import cut
 from steering.adapters import Adapter, load_adapter
-from steering.engine import Engine, EngineConfig
+from steering.engine.engine import Engine, EngineConfig
 from steering.evaluation import (
     Setting,
     System,
@@ -40,8 +40,8 @@ from steering.evaluation import (
     tuned_system,
 )
 from steering.examples import Example
-from steering.models import load_model
-from steering.tokenizer_files import read_tokenizer
+from steering.model.loading import load_model
+from steering.model.tokenizer_files import read_tokenizer
 from steering.training import (
     DEFAULT_REFUSAL,
     Lora,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request
 
-from server.adapters import adapter_versions
 from server.auth import require_admin
-from server.body import read_body
+from server.engines.changes import adapter_versions
+from server.intake.body import read_body
 from server.protocol.adapters import (
     AdapterCard,
     AdapterList,

@@ -9,11 +9,9 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from server.answers import AnswerReader
-from server.body import read_body
 from server.errors import ApiError
-from server.generation import Choice, Generation
-from server.planning import plan_chat
+from server.intake.body import read_body
+from server.intake.planning import plan_chat
 from server.protocol.chat import (
     AssistantMessage,
     ChatChoice,
@@ -24,12 +22,14 @@ from server.protocol.chat import (
     ChatLogprobs,
     ChatRequest,
 )
-from server.replies import chat_logprobs, steered_by, usage
+from server.replies.answers import AnswerReader
+from server.replies.generation import Choice, Generation
+from server.replies.sequences import Delta
+from server.replies.streaming import DONE
+from server.replies.tokens import PlacedToken
+from server.replies.wire import chat_logprobs, steered_by, usage
 from server.routes.common import chunk_event, ended_by, respond, service_of, wants_usage
-from server.sequences import Delta
 from server.service import Service
-from server.streaming import DONE
-from server.tokens import PlacedToken
 
 router = APIRouter()
 

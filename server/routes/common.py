@@ -9,11 +9,11 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from server.errors import ApiError
-from server.generation import Generation
 from server.protocol.common import StreamOptions
-from server.replies import steering_header
+from server.replies.generation import Generation
+from server.replies.streaming import EventStream, event, unless_gone
+from server.replies.wire import steering_header
 from server.service import Service
-from server.streaming import EventStream, event, unless_gone
 
 
 class Reply(Protocol):

@@ -9,17 +9,17 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from server.body import read_body
 from server.errors import ApiError
-from server.generation import Generation
-from server.planning import plan_completion
+from server.intake.body import read_body
+from server.intake.planning import plan_completion
 from server.protocol.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
-from server.replies import completion_logprobs, steered_by, usage
+from server.replies.generation import Generation
+from server.replies.sequences import Delta
+from server.replies.streaming import DONE
+from server.replies.tokens import PlacedToken
+from server.replies.wire import completion_logprobs, steered_by, usage
 from server.routes.common import chunk_event, ended_by, respond, service_of, wants_usage
-from server.sequences import Delta
 from server.service import Service
-from server.streaming import DONE
-from server.tokens import PlacedToken
 
 router = APIRouter()
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from server.documents.openapi import document
 from server.errors import unavailable
-from server.openapi import document
 from server.protocol.operations import Status, Version
 from server.routes.common import service_of
 

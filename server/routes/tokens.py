@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from server.body import read_body
-from server.conversation import encode_messages, encode_text
 from server.errors import bad_request, echo
+from server.intake.body import read_body
+from server.intake.conversation import encode_messages, encode_text
 from server.protocol.operations import TokenizerInfo
 from server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
+from server.replies.tokens import token_text
 from server.routes.common import service_of
-from server.tokens import token_text
-from steering.text import decode
+from steering.crossing.text import decode
 
 router = APIRouter()
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from steering.loaded_model import LoadedModel
+from steering.model.loaded_model import LoadedModel
 from steering.types import BridgeName
 
 

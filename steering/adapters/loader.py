@@ -11,11 +11,11 @@ from typing import Any
 from steering.adapters.adapter import Adapter, ShiftKind
 from steering.adapters.delta import delta_shift
 from steering.adapters.proxy import ProxyShift
-from steering.forward import FusedForward
-from steering.host_memory import give_freed_memory_back
-from steering.loaded_model import LoadedModel
-from steering.models import load_model
-from steering.tokenizer_files import SharedTokenizers
+from steering.device.host_memory import give_freed_memory_back
+from steering.model.forward import FusedForward
+from steering.model.loaded_model import LoadedModel
+from steering.model.loading import load_model
+from steering.model.tokenizer_files import SharedTokenizers
 from steering.types import MAX_ALPHA, AdapterLoadError, ModelLoadError
 
 ADAPTER_FILE = "adapter.json"

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from steering.crossing.text import decode
 from steering.evaluation.systems import System
 from steering.examples import EncodedExample
-from steering.text import decode
 from steering.types import Request, SamplingParams, StepOutput, TokenLogprob
 
 Progress = Callable[[int], None]

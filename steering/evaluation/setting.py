@@ -7,7 +7,7 @@ from typing import Literal
 
 from mapping_cache import DEFAULT_MIN_SIMILARITY, Form, Method, VocabularyMap, load_or_build
 from steering.adapters import Adapter
-from steering.engine import Engine
+from steering.engine.engine import Engine
 from steering.types import BridgeName, SteeringSpec
 
 Unmatched = Literal["neutral", "zero"]

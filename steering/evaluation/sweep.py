@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from steering.adapters import Adapter
-from steering.engine import Engine
+from steering.engine.engine import Engine
 from steering.evaluation.comparison import Observer, measure
 from steering.evaluation.setting import Setting, filled, map_for
 from steering.evaluation.systems import BASE, base_system, steered_system
 from steering.evaluation.task import ItemT, Measurement, Task
-from steering.loaded_model import LoadedModel
+from steering.model.loaded_model import LoadedModel
 
 DIALS: dict[str, tuple[Any, ...]] = {
     "alpha": (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0),

@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from steering.adapters import Adapter
-from steering.engine import Engine, EngineConfig
+from steering.engine.engine import Engine, EngineConfig
 from steering.evaluation.controls import random_adapter, shuffled_map
 from steering.evaluation.setting import Setting, apply, filled, map_for
-from steering.loaded_model import LoadedModel
+from steering.model.loaded_model import LoadedModel
 from steering.types import SteeringSpec
 
 BASE, STEERED, TUNED, ALONE = "base", "steered", "directly tuned", "tiny model alone"

@@ -17,7 +17,7 @@ from benchmarks.published_loop import PublishedLoop
 from benchmarks.sides import Result, chosen, make_batches, measure, ratios, static
 from benchmarks.transformers_peer import continuous, generate, plain_model
 from benchmarks.workloads import Job, Tokenizers, random_delta, random_model
-from steering.engine import Engine, EngineConfig
+from steering.engine.engine import Engine, EngineConfig
 from tests.models import tokenizer_byte_level, tokenizer_sentencepiece
 
 LARGE, SMALL = 400, 480

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from benchmarks import clients, scale, serve
 from benchmarks.growth import Sizes, _remember, prepare
-from server.cli import app
+from server.cli.app import app
 from tests.models import tokenizer_byte_level
 
 TINY: dict[str, Any] = {

@@ -9,8 +9,8 @@ import pytest
 import demo
 from demo import measure, phrases
 from steering.adapters import load_adapter
-from steering.engine import Engine, EngineConfig
-from steering.models import load_model
+from steering.engine.engine import Engine, EngineConfig
+from steering.model.loading import load_model
 from steering.types import SteeringSpec
 
 LIMIT_BYTES = 16_000_000

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mapping_cache import CanonicalVocabulary, MatchKind, VocabularyMap
-from steering.step_report import PHASES, StepReport
+from steering.engine.step_report import PHASES, StepReport
 from steering.types import (
     EngineStats,
     FinishReason,

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from server.planning import Prompt
-from server.sequences import Delta, SequenceText
-from server.stops import StopMatcher
+from server.intake.planning import Prompt
+from server.replies.sequences import Delta, SequenceText
+from server.replies.stops import StopMatcher
 from steering.types import FinishReason, StepOutput, TokenLogprob
 from tests.server.fakes import EOS, VOCABULARY, FakeEngine
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from steering.adapters import Adapter
-from steering.engine import Engine, EngineConfig
-from steering.execution import Execution
+from steering.device.execution import Execution
+from steering.engine.engine import Engine, EngineConfig
 from tests.steering.support import Tiny, Workshop
 
 MakeEngine = Callable[..., Engine]

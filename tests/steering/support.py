@@ -14,8 +14,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from steering.adapters import Adapter, load_adapter
-from steering.engine import Engine
-from steering.models import LoadedModel, load_model
+from steering.engine.engine import Engine
+from steering.model.loading import LoadedModel, load_model
 from steering.types import Request, SamplingParams, SteeringSpec, StepOutput, TokenLogprob
 from tests.models import save_folder, tiny_model, tokenizer_byte_level, tokenizer_sentencepiece
 from tests.oracle import NaiveAdapter, NaiveModel

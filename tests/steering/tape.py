@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from steering.execution import Execution
+from steering.device.execution import Execution
 
 # They read the device's numbers on the host, or make shapes of them.
 READING = (

@@ -13,7 +13,7 @@ from transformers.models.auto.tokenization_auto import AutoTokenizer
 
 from mapping_cache import MatchKind, build_map, canonical_vocabulary
 from steering.adapters import Adapter
-from steering.text import TextStream, decode
+from steering.crossing.text import TextStream, decode
 from steering.types import Request, SteeringSpec
 from tests.oracle import Oracle, complete_text, segments
 from tests.steering.conftest import MakeEngine

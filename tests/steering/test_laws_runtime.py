@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from steering.adapters import Adapter, load_adapter
-from steering.engine import Engine, EngineConfig
-from steering.models import load_model
+from steering.engine.engine import Engine, EngineConfig
+from steering.model.loading import load_model
 from steering.types import InvalidRequestError, Request, SamplingParams, SteeringSpec
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import (

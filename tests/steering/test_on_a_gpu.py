@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from steering.adapters import load_adapter
-from steering.constraint import ConstraintCompiler
-from steering.cuda_graphs import CudaGraphs
-from steering.engine import Engine, EngineConfig
-from steering.execution import execution_on
-from steering.kv_cache import KVCache
-from steering.models import load_model
-from steering.pages import PageAllocator
-from steering.row_input import RowInput
-from steering.runner import Runner
+from steering.device.cuda_graphs import CudaGraphs
+from steering.device.execution import execution_on
+from steering.engine.constraint import ConstraintCompiler
+from steering.engine.engine import Engine, EngineConfig
+from steering.model.kv_cache import KVCache
+from steering.model.loading import load_model
+from steering.model.pages import PageAllocator
+from steering.model.row_input import RowInput
+from steering.model.runner import Runner
 from steering.types import Request, SamplingParams, SteeringSpec
 from tests.models import ARCHITECTURES
 from tests.steering.conftest import MakeEngine

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.openapi import ROUTES
+from server.documents.openapi import ROUTES
 from tests.server.hostile.attack import COMPLETION, COMPLETIONS
 from tests.server_process import ADMIN_KEY, REPOSITORY, ServerProcess, serving
 

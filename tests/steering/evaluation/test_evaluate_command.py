@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import demo
-from server.cli import app
+from server.cli.app import app
 
 MODELS, ADAPTERS = demo.demo_models(), demo.demo_adapters()
 BASE, OTHER, FORGET = str(MODELS["base-a"]), str(MODELS["base-b"]), str(ADAPTERS["forget"])

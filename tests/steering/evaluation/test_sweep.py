@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from steering.engine import Engine
+from steering.engine.engine import Engine
 from steering.evaluation import Criterion, Measurement, Setting, Sweep, SweepError, System, TextTask, split
 from steering.evaluation.sweep_report import sweep_json, sweep_tables, trial_line, write_sweep_picture
 from steering.examples import Example

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from steering.engine import Engine, EngineConfig
+from steering.engine.engine import Engine, EngineConfig
 from steering.evaluation import TofuTask, base_system, read_tofu
 from steering.evaluation import tofu as tofu_module
 from steering.evaluation.metrics import forget_quality
 from steering.evaluation.running import Answer, Score
 from steering.evaluation.tofu import Question
 from steering.examples import DataError, Example
-from steering.models import load_model
+from steering.model.loading import load_model
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import demo
-from server.commands.train import train_app
+from server.cli.train import train_app
 from steering.training import CONFIDENCE
 
 BASE = str(demo.demo_models()["base-a"])

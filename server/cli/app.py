@@ -1,0 +1,27 @@
+"""The command line: `trimtab`."""
+
+from __future__ import annotations
+
+import typer
+
+from server.cli.bench import bench
+from server.cli.evaluate import evaluate_app
+from server.cli.generate import chat, complete
+from server.cli.map import map_command
+from server.cli.serve import serve
+from server.cli.train import train_app
+
+app = typer.Typer(
+    name="trimtab",
+    help="Serves large language models that tiny language models steer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serve)
+app.command()(complete)
+app.command()(chat)
+app.command(name="map")(map_command)
+app.command(context_settings={"ignore_unknown_options": True})(bench)
+app.add_typer(train_app, name="train")
+app.add_typer(evaluate_app, name="evaluate")

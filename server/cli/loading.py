@@ -1,0 +1,39 @@
+"""Loading with a progress display, for every sub-command that generates."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from server.cli.options import console
+from server.config import Config
+from steering.types import AdapterLoadError, ModelLoadError
+
+if TYPE_CHECKING:
+    from steering.engine.engine import Engine
+
+
+def load_with_progress(config: Config) -> dict[str, Engine]:
+    """The engines that `config` names, or an exit with the reason why not."""
+    # torch and transformers take seconds to import, which `--help` need not wait for.
+    from transformers.utils.logging import disable_progress_bar
+
+    from server.engines.loading import load_engines
+
+    # One display is enough.
+    disable_progress_bar()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("starting", total=None)
+            return load_engines(config, lambda stage: progress.update(task, description=stage))
+    except KeyboardInterrupt:
+        # The loading thread is amid code that would not survive the interpreter's orderly end.
+        console.print("interrupted")
+        os._exit(130)
+    except (AdapterLoadError, ModelLoadError) as error:
+        console.print(f"[red]{error}[/]", highlight=False)
+        raise typer.Exit(1) from None

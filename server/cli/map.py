@@ -1,0 +1,107 @@
+"""`trimtab map`: how well one model's vocabulary carries over to another's."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from mapping_cache import (
+    DEFAULT_MIN_SIMILARITY,
+    PlotsUnavailableError,
+    UnsupportedTokenizerError,
+    load_or_build,
+    map_report,
+    render_report,
+    write_picture,
+)
+from server.cli.options import console
+
+
+class MethodName(StrEnum):
+    """How tokens without an exact match are matched."""
+
+    pm_mined = "pm-mined"
+    exact = "exact"
+    mined = "mined"
+
+
+class FormName(StrEnum):
+    """What of a token is compared."""
+
+    bytes = "bytes"
+    surface = "surface"
+
+
+def map_command(
+    base: Annotated[str, typer.Argument(help="The base's tokenizer: a folder or a Hugging Face id.")],
+    steering: Annotated[str, typer.Argument(help="The steering model's tokenizer.")],
+    method: Annotated[MethodName, typer.Option(help="How tokens are matched.")] = MethodName.pm_mined,
+    form: Annotated[FormName, typer.Option(help="What of them is compared.")] = FormName.bytes,
+    min_similarity: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Matches weaker than this get no shift.")
+    ] = DEFAULT_MIN_SIMILARITY,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the report here too; - for stdout alone.")
+    ] = None,
+    png_file: Annotated[
+        Path | None, typer.Option("--png", help="Draw the picture here too (needs the extra: plots).")
+    ] = None,
+) -> None:
+    """Say how well a base's vocabulary is matched by a steering model's."""
+    base_tokenizer, steering_tokenizer = _tokenizer(base), _tokenizer(steering)
+    try:
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("matching", total=None)
+            vocabulary_map = load_or_build(
+                base_tokenizer,
+                steering_tokenizer,
+                method=method.value,
+                form=form.value,
+                min_similarity=min_similarity,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    except UnsupportedTokenizerError as error:
+        console.print(f"[red]{error}[/]", highlight=False)
+        raise typer.Exit(1) from None
+    report = map_report(vocabulary_map, base_tokenizer, steering_tokenizer)
+    if png_file is not None:
+        _draw(report, png_file, base, steering)
+    text = json.dumps(report, ensure_ascii=False, indent=2)
+    if json_file == Path("-"):
+        typer.echo(text)
+        return
+    render_report(report, Console(), base=_called(base), steering=_called(steering))
+    if json_file is not None:
+        json_file.write_text(text + "\n", encoding="utf-8")
+
+
+def _draw(report: dict[str, Any], file: Path, base: str, steering: str) -> None:
+    try:
+        write_picture(report, file, base=_called(base), steering=_called(steering))
+    except (PlotsUnavailableError, OSError) as error:
+        console.print(f"cannot draw the picture: {error}", style="red", highlight=False, markup=False)
+        raise typer.Exit(1) from None
+
+
+def _called(name: str) -> str:
+    """A folder's own name; a Hugging Face id as it is."""
+    path = Path(name)
+    return (path.resolve().name or name) if path.is_dir() else name
+
+
+def _tokenizer(name: str) -> Any:
+    # Seconds to import, which `--help` need not wait for.
+    from steering.model.tokenizer_files import read_tokenizer
+
+    try:
+        return read_tokenizer(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        console.print(f"[red]{name}: cannot load the tokenizer: {reason}[/]", highlight=False)
+        raise typer.Exit(1) from None

@@ -1,0 +1,169 @@
+"""Loads, replaces and unloads adapters while the server serves.
+
+Files are read, checked and mapped in a thread of their own; what came of it is handed to each engine's thread, which
+takes it between two steps. So a change is all or nothing, for every base, and no request is admitted amid one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import OutOfMemoryError
+
+from server.config import Config
+from server.engines.threads import start_thread
+from server.engines.worker import EngineWorker
+from server.errors import ApiError, bad_request, echo, unavailable
+from steering.adapters import Adapter, adapter_folder, load_adapter
+from steering.types import AdapterLoadError
+
+logger = logging.getLogger(__name__)
+
+LoadAdapter = Callable[..., Adapter]
+
+UNLOAD_WAIT_SECONDS = 30.0
+"""How long the answer to an unloading waits for the last reader; the unloading itself waits without end."""
+
+
+class AdapterChanges:
+    """Changes what the engines' adapters are, one change at a time. Event loop only."""
+
+    def __init__(
+        self,
+        config: Config,
+        workers: Mapping[str, EngineWorker],
+        load: LoadAdapter = load_adapter,
+    ) -> None:
+        self._config = config
+        self._workers = workers
+        self._load = load
+        self._one_at_a_time = asyncio.Lock()
+        self._preparing = threading.Lock()
+
+    async def load(self, name: str, path: str, *, replace: bool) -> tuple[Adapter, str | None]:
+        """Loads a folder as `name` for every base; returns it and the version that the name meant before.
+
+        Raises `ApiError`: 403 without adapter directories, 409 for a name in use without `replace`, 400 for a folder
+        that cannot be served, 503 where memory runs out or an engine is dead. Nothing is changed then.
+        """
+        if not self._config.adapters_dir:
+            raise ApiError(403, "The server was started without --adapters-dir, so it loads no adapters.")
+        async with self._one_at_a_time:
+            self._require_engines()
+            before = self._version(name)
+            if before is not None and not replace:
+                raise ApiError(
+                    409, f"An adapter {name!r} is loaded already; `replace` would replace it.", param="name"
+                )
+            adapter, ready = await self._off_loop(lambda: self._prepare(name, path))
+            for base_name, worker in self._workers.items():
+                # One that has died meanwhile will not serve again.
+                if worker.failure is None:
+                    await worker.run(partial(worker.engine.install, ready[base_name]))
+        logger.info("adapter %s@%s loaded, in place of %s", name, adapter.version, before)
+        return adapter, before
+
+    async def unload(self, name: str) -> int:
+        """Removes `name` from every base, and waits a while for its last reader; returns how many there still are.
+
+        Raises `ApiError`: 404 for an unknown name, 503 where an engine is dead.
+        """
+        loop = asyncio.get_running_loop()
+        unread: list[asyncio.Future[None]] = []
+        async with self._one_at_a_time:
+            self._require_engines()
+            if self._version(name) is None:
+                raise ApiError(404, f"There is no adapter {echo(repr(name))}.", param="name")
+            removed: list[Adapter] = []
+            for worker in self._workers.values():
+                adapter = worker.engine.adapters().get(name)
+                if adapter is None:
+                    continue
+                removed.append(adapter)
+                future: asyncio.Future[None] = loop.create_future()
+                unread.append(future)
+
+                def tell(future: asyncio.Future[None] = future) -> None:
+                    loop.call_soon_threadsafe(_settle, future)
+
+                await worker.run(partial(worker.engine.detach, name, when_unread=tell))
+        logger.info("adapter %s unloaded", name)
+        await asyncio.wait(unread, timeout=UNLOAD_WAIT_SECONDS)
+        return sum(
+            readers
+            for worker in self._workers.values()
+            for adapter, readers in worker.engine.adapter_readers()
+            if adapter in removed
+        )
+
+    def _version(self, name: str) -> str | None:
+        for worker in self._workers.values():
+            adapter = worker.engine.adapters().get(name)
+            if adapter is not None:
+                return adapter.version
+        return None
+
+    def _require_engines(self) -> None:
+        for worker in self._workers.values():
+            if worker.failure is not None:
+                raise unavailable(worker.failure)
+
+    async def _off_loop(self, function: Callable[[], Any]) -> Any:
+        try:
+            # Where nobody waits any more it is read to its end, and then not installed.
+            return await asyncio.wrap_future(start_thread(function, "adapters"))
+        except Exception as error:
+            if _ran_out_of_memory(error):
+                raise unavailable(
+                    "There is not enough memory for this adapter; nothing was changed."
+                ) from None
+            if isinstance(error, AdapterLoadError):
+                raise bad_request(f"The adapter cannot be loaded: {error}", "path") from None
+            raise
+
+    def _prepare(self, name: str, path: str) -> tuple[Adapter, dict[str, Any]]:
+        folder = adapter_folder(path, [Path(root) for root in self._config.adapters_dir])
+        # One that nobody waits for may still be read.
+        with self._preparing:
+            adapter = self._load(name, folder, device=self._config.device, dtype=self._config.dtype)
+            return adapter, {
+                base_name: worker.engine.prepare(adapter) for base_name, worker in self._workers.items()
+            }
+
+
+def adapter_versions(
+    workers: Mapping[str, EngineWorker],
+) -> Sequence[tuple[Adapter, list[str], int, bool]]:
+    """Every version in memory: its bases, its readers, and whether new requests can name it."""
+    found: dict[int, tuple[Adapter, list[str], bool]] = {}
+    readers: Counter[int] = Counter()
+    for base_name, worker in workers.items():
+        current = worker.engine.adapters()
+        for adapter, count in worker.engine.adapter_readers():
+            is_current = current.get(adapter.name) is adapter
+            found.setdefault(id(adapter), (adapter, [], is_current))[1].append(base_name)
+            readers[id(adapter)] += count
+    versions = [
+        (adapter, bases, readers[key], is_current) for key, (adapter, bases, is_current) in found.items()
+    ]
+    return sorted(versions, key=lambda version: (not version[3], version[0].name))
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _ran_out_of_memory(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, MemoryError | OutOfMemoryError):
+            return True
+        error = error.__cause__
+    return False

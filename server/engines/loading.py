@@ -1,0 +1,69 @@
+"""Loads what the configuration names: bases, adapters, and the maps between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from demo import demo_adapters, demo_models
+from server.config import Config
+from server.engines.threads import start_thread
+from steering.adapters import load_adapter
+from steering.engine.engine import Engine, EngineConfig
+from steering.model.loading import load_model
+from steering.types import ModelLoadError
+
+Progress = Callable[[str], None]
+
+# The metric is a histogram, and needs no more; measuring every token takes a twentieth of a full batch's step.
+_KL_EVERY = 8
+
+
+def load_engines(config: Config, progress: Progress | None = None) -> dict[str, Engine]:
+    """An engine for each base, every adapter attached to each. No model named: the bundled demo.
+
+    They are made in a thread that then ends, which an interrupt does not end. `progress` is told
+    each stage, there. Raises `ModelLoadError` or `AdapterLoadError` with the reason.
+    """
+    return start_thread(
+        lambda: _load(config, progress or (lambda stage: None)), "loading", daemon=True
+    ).result()
+
+
+def _load(config: Config, tell: Progress) -> dict[str, Engine]:
+    models, adapters = _named(config)
+    engines: dict[str, Engine] = {}
+    for name, path in models.items():
+        tell(f"{name}: loading")
+        base = load_model(
+            path,
+            device=config.device,
+            dtype=config.dtype,
+            progress=lambda stage, name=name: tell(f"{name}: {stage}"),  # type: ignore[misc]
+        )
+        engines[name] = Engine(
+            base,
+            EngineConfig(
+                kl_every=_KL_EVERY,
+                max_num_seqs=config.max_num_seqs,
+                max_model_len=config.max_model_len,
+                kv_cache_memory=None if config.kv_cache_memory is None else int(config.kv_cache_memory),
+                enforce_eager=config.enforce_eager,
+            ),
+        )
+    for name, path in adapters.items():
+        tell(f"{name}: loading the adapter")
+        adapter = load_adapter(name, path, device=config.device, dtype=config.dtype)
+        for base_name, engine in engines.items():
+            tell(f"{base_name}:{name}: vocabulary map")
+            engine.attach(adapter)
+    return engines
+
+
+def _named(config: Config) -> tuple[Mapping[str, str | Path], Mapping[str, str | Path]]:
+    if config.model:
+        return config.model, config.adapter
+    models = demo_models()
+    if not models:
+        raise ModelLoadError("no model is named, and the bundled demo's models are not installed")
+    return models, {**demo_adapters(), **config.adapter}

@@ -1,0 +1,289 @@
+"""The thread that owns one base's engine, and how requests and outputs cross between it and the event loop.
+
+The thread rule: only the worker's thread calls `add_request`, `abort` and `step`; only the event loop touches the
+jobs. One hop in (the inbox), one hop out (`call_soon_threadsafe`, once a step). Delivery never blocks the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from server.engines.jobs import Job, JobLimits, Place
+from server.engines.port import EnginePort
+from server.errors import ApiError, bad_request, unavailable
+from steering.engine.step_report import StepReport
+from steering.types import EngineStats, InvalidRequestError, Request, ResolvedSteering, StepOutput
+
+logger = logging.getLogger(__name__)
+
+_STOP_SECONDS = 10.0
+"""How long a stopping worker waits for its engine's current step."""
+
+
+class _Errand:
+    """Something for the engine's thread to do between two steps."""
+
+    def __init__(self, function: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        self.function = function
+        self.done: asyncio.Future[None] = loop.create_future()
+
+    def finish(self, error: BaseException | None) -> None:
+        """Event loop only."""
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
+class Observer:
+    """Who is told of steps and waits; the metrics, where there are any. Event loop only."""
+
+    def stepped(self, name: str, report: StepReport) -> None:
+        """A step of the engine `name` has ended."""
+
+    def started(self, name: str, adapter: str, seconds: float) -> None:
+        """A sequence runs for the first time, `seconds` after its request arrived."""
+
+
+class EngineWorker:
+    """Runs one engine in one thread. Once the engine has raised, every waiting and later request gets a 503.
+
+    `capacity`: the most sequences that may run, wait or be on their way here.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        engine: EnginePort,
+        *,
+        capacity: int,
+        limits: JobLimits | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.name = name
+        self.engine = engine
+        self.capacity = capacity
+        self.stats: EngineStats = engine.stats()
+        self.failure: str | None = None
+        self._limits = limits or JobLimits()
+        self._observer = observer or Observer()
+        self._inbox: queue.SimpleQueue[Job | _Errand | tuple[str, ...] | None] = queue.SimpleQueue()
+        self._jobs: dict[str, Job] = {}
+        self._reserved = 0
+        self._errands: set[_Errand] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
+        self._stopping = threading.Event()
+
+    @property
+    def pending(self) -> int:
+        """Sequences that run, wait or have a place reserved."""
+        return len(self._jobs) + self._reserved
+
+    def load(self) -> tuple[Counter[str], Counter[str]]:
+        """How many sequences run and how many wait, by adapter label."""
+        running: Counter[str] = Counter()
+        waiting: Counter[str] = Counter()
+        for request_id, job in self._jobs.items():
+            (running if request_id in job.started else waiting)[job.adapter] += 1
+        return running, waiting
+
+    def start(self) -> None:
+        """Starts the thread; to be called on the event loop that outputs are delivered to."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Ends the thread after its current step; what is still unfinished gets a 503."""
+        self._stopping.set()
+        self._inbox.put(None)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
+        self.end_all("The server is shutting down.")
+
+    def end_all(self, message: str) -> None:
+        """Ends every job, and refuses later ones, with a 503 of this message."""
+        self.failure = self.failure or message
+        jobs = set(self._jobs.values())
+        for job in jobs:
+            self.release(job)
+            job.fail(unavailable(self.failure))
+        for errand in self._errands:
+            errand.finish(unavailable(self.failure))
+
+    async def run(self, function: Callable[[], None]) -> None:
+        """Has the engine's thread call `function` between two steps; raises what it raises, or a 503.
+
+        It is called even if the caller does not wait for it.
+        """
+        loop = self._require_running()
+        errand = _Errand(function, loop)
+        self._errands.add(errand)
+        self._inbox.put(errand)
+        try:
+            await errand.done
+        finally:
+            self._errands.discard(errand)
+
+    @contextmanager
+    def reserve(self, count: int) -> Iterator[Place]:
+        """Places for `count` sequences, until they are submitted or the block ends: nobody tokenizes in vain.
+
+        Raises `ApiError`: 503 with a dead engine, 429 with a full queue, 400 for more than there could ever be.
+        """
+        loop = self._require_running()
+        if count > self.capacity:
+            raise bad_request(f"A request may have {self.capacity} sequences at most, not {count}.", "n")
+        if self.pending + count > self.capacity:
+            raise ApiError(
+                429, f"The queue for {self.name!r} is full ({self.capacity} sequences); try again later."
+            )
+        place = Place(count, arrived=loop.time())
+        self._reserved += count
+        try:
+            yield place
+        finally:
+            self._reserved -= place.give_up()
+
+    async def submit(
+        self, requests: Sequence[Request], place: Place | None = None
+    ) -> tuple[Job, tuple[ResolvedSteering, ...]]:
+        """Admits `requests` together, in their reserved place; returns their job and what steers them.
+
+        Raises `ApiError`: 400 for what the engine refuses, and without a place what `reserve` raises.
+        """
+        if place is None:
+            with self.reserve(len(requests)) as own:
+                return await self.submit(requests, own)
+        loop = self._require_running()
+        job = Job(requests, loop, arrived=place.arrived, backlog=self._limits.backlog)
+        self._reserved -= place.give_up()
+        self._jobs.update((request_id, job) for request_id in job.request_ids)
+        if self._limits.seconds is not None:
+            job.timer = loop.call_at(place.arrived + self._limits.seconds, self._expire, job)
+        self._inbox.put(job)
+        try:
+            return job, await job.admitted
+        except BaseException:
+            # A client that goes away while its request waits for admission, too.
+            self.release(job)
+            raise
+
+    def release(self, job: Job, request_ids: Sequence[str] | None = None) -> None:
+        """Aborts what is unfinished of `job` (or of `request_ids`). Event loop only; harmless when all is done."""
+        wanted = job.request_ids if request_ids is None else request_ids
+        unfinished = tuple(request_id for request_id in wanted if self._forget(request_id) is not None)
+        if unfinished:
+            self._inbox.put(unfinished)
+
+    def _require_running(self) -> asyncio.AbstractEventLoop:
+        if self.failure is not None:
+            raise unavailable(self.failure)
+        if self._loop is None:
+            raise RuntimeError("the worker has not been started")
+        return self._loop
+
+    def _forget(self, request_id: str) -> Job | None:
+        job = self._jobs.pop(request_id, None)
+        if job is not None:
+            job.end(request_id)
+        return job
+
+    def _expire(self, job: Job) -> None:
+        self.release(job)
+        job.fail(
+            unavailable(f"The request did not end within the limit of {self._limits.seconds:g} seconds.")
+        )
+
+    # The event loop's side of the way out.
+
+    def _deliver(self, outputs: Sequence[StepOutput], report: StepReport) -> None:
+        for request_id in report.started:
+            if (job := self._jobs.get(request_id)) is not None:
+                self._observer.started(self.name, job.adapter, job.start(request_id))
+        for output in outputs:
+            job = self._jobs.get(output.request_id)
+            if job is None:
+                continue
+            if output.finish_reason is not None:
+                self._forget(output.request_id)
+            if not job.put(output):
+                self.release(job)
+                job.fail(ApiError(408, "The reply was read too slowly, and what waited became too much."))
+        self._observer.stepped(self.name, report)
+
+    def _admit(self, job: Job, steering: tuple[ResolvedSteering, ...]) -> None:
+        if not job.admitted.done():
+            job.admitted.set_result(steering)
+
+    def _refuse(self, job: Job, error: ApiError) -> None:
+        for request_id in job.request_ids:
+            self._forget(request_id)
+        job.fail(error)
+
+    # The thread's side.
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._drain_inbox(block=not self.engine.has_work)
+                if not self._stopping.is_set() and self.engine.has_work:
+                    outputs = self.engine.step()
+                    self.stats = self.engine.stats()
+                    self._call(self._deliver, outputs, self.engine.last_step)
+        except BaseException:
+            logger.exception("the engine of %r has died", self.name)
+            self._call(
+                self.end_all, f"The engine of {self.name!r} has stopped after a fault; restart the server."
+            )
+
+    def _drain_inbox(self, *, block: bool) -> None:
+        while True:
+            try:
+                item = self._inbox.get(block=block)
+            except queue.Empty:
+                return
+            block = False
+            if isinstance(item, Job):
+                self._add(item)
+            elif isinstance(item, _Errand):
+                self._do(item)
+            elif item is not None:
+                for request_id in item:
+                    self.engine.abort(request_id)
+            self.stats = self.engine.stats()
+
+    def _add(self, job: Job) -> None:
+        added: list[str] = []
+        try:
+            steering = self.engine.resolve(job.requests[0])
+            for request in job.requests:
+                self.engine.add_request(request)
+                added.append(request.request_id)
+        except InvalidRequestError as error:
+            for request_id in added:
+                self.engine.abort(request_id)
+            self._call(self._refuse, job, bad_request(str(error), error.param))
+        else:
+            self._call(self._admit, job, steering)
+
+    def _do(self, errand: _Errand) -> None:
+        error: Exception | None = None
+        try:
+            errand.function()
+        except Exception as raised:  # noqa: BLE001 - whoever sent it is told, and the engine goes on
+            error = raised
+        self._call(errand.finish, error)
+
+    def _call(self, function: object, *args: object) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(function, *args)  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+"""Reads a request's JSON body: its type, its size and its fields are checked before anything else sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+
+from server.errors import ApiError, echo, from_validation
+from server.replies.streaming import ClientGoneError
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def read_body(request: Request, model: type[Body], limit: int) -> Body:
+    """The body as `model`.
+
+    Raises `ApiError`: 415 for another content type than JSON or a compressed body, 413 beyond `limit` bytes, 408 for
+    one that takes too long to arrive, 400 for anything that is not exactly what `model` describes. Raises
+    `ClientGoneError` where the client leaves before its end.
+    """
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise ApiError(415, f"The body must be application/json, not {echo(content_type)}.")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise ApiError(415, f"The body must not be compressed; its content-encoding is {echo(encoding)}.")
+    try:
+        return model.model_validate_json(await _read(request, limit))
+    except ValidationError as error:
+        raise from_validation(error) from None
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """The body's bytes; see `read_body` for what it raises."""
+    too_long = ApiError(413, f"The body is longer than the limit of {limit} bytes.")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise too_long
+    seconds = request.app.state.service.config.body_timeout
+    content = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > limit:
+                    raise too_long
+    except ClientDisconnect:
+        raise ClientGoneError from None
+    except TimeoutError:
+        raise ApiError(408, f"The body did not arrive within {seconds:g} seconds.") from None
+    return bytes(content)

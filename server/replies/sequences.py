@@ -1,0 +1,118 @@
+"""One sequence's way from token ids to what the client may see."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from mapping_cache import CanonicalVocabulary
+from server.intake.planning import Prompt
+from server.replies.stops import StopMatcher
+from server.replies.tokens import PlacedToken
+from steering.crossing.text import TextStream
+from steering.types import StepOutput, TokenLogprob
+
+ClientFinish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one step added to one choice. `stop_reason`: the stop string that ended it, if one did."""
+
+    index: int
+    text: str
+    tokens: tuple[PlacedToken, ...] = ()
+    finish_reason: ClientFinish | None = None
+    stop_reason: str | None = None
+
+
+class SequenceText:
+    """Detokenizes one sequence and stops it at a stop string.
+
+    A token's logprob entry waits until its text is passed on: an entry would tell what the text still holds back.
+    `shown` are special tokens that are text all the same, as what begins a call of a function is.
+    """
+
+    def __init__(
+        self,
+        vocabulary: CanonicalVocabulary,
+        prompt: Prompt,
+        stops: Sequence[str] = (),
+        *,
+        include_stop: bool = False,
+        min_tokens: int = 0,
+        echo: bool = False,
+        shown: Mapping[int, str] | None = None,
+    ) -> None:
+        self._stream = TextStream(vocabulary)
+        self._prompt = prompt
+        # The prompt is what decides whether a first space is text, and it may end amid a character.
+        pieces = [self._stream.push((token_id,)) for token_id in prompt.ids]
+        self._prompt_offsets = tuple(accumulate((len(piece) for piece in pieces), initial=0))
+        self._prompt_text = "".join(pieces) if prompt.text is None else prompt.text
+        self._matcher = StopMatcher(stops, include=include_stop)
+        self._min_tokens = min_tokens
+        self._shown = shown or {}
+        self._waiting: deque[tuple[PlacedToken, int]] = deque()
+        # Characters of the reply's text: those read from tokens so far, and those passed on.
+        self._read = self._passed = len(self._prompt_text) if echo else 0
+        self.generated = 0
+        self.finished = False
+
+    def echo_delta(self, index: int, logprobs: Sequence[TokenLogprob | None] | None) -> Delta:
+        """The prompt as the reply's beginning, with its logprobs where there are any."""
+        tokens = tuple(
+            PlacedToken(token_id, offset, logprob)
+            for token_id, offset, logprob in zip(
+                self._prompt.ids, self._prompt_offsets, logprobs or (), strict=False
+            )
+        )
+        return Delta(index, self._prompt_text, tokens)
+
+    def advance(self, index: int, output: StepOutput) -> Delta | None:
+        """The delta for one step's output, or None where there is nothing to pass on yet."""
+        parts: list[str] = []
+        for position, token_id in enumerate(output.token_ids):
+            if self._matcher.matched is not None:
+                break
+            self.generated += 1
+            piece = self._stream.push((token_id,)) + self._shown.get(token_id, "")
+            logprob = output.logprobs[position] if output.logprobs else None
+            self._waiting.append((PlacedToken(token_id, self._read, logprob), self._read + len(piece)))
+            self._read += len(piece)
+            parts.append(self._matcher.push(piece, armed=self.generated >= self._min_tokens))
+        if self._matcher.matched is None and output.finish_reason is not None:
+            parts.append(self._matcher.push(self._stream.finish(), armed=self.generated >= self._min_tokens))
+            parts.append(self._matcher.finish())
+        return self._delta(index, "".join(parts), output)
+
+    def _delta(self, index: int, text: str, output: StepOutput) -> Delta | None:
+        self._passed += len(text)
+        stopped = self._matcher.matched is not None
+        finish: ClientFinish | None = None
+        if stopped or output.finish_reason == "stop":
+            finish = "stop"
+        elif output.finish_reason is not None:
+            finish = "length"
+        self.finished = finish is not None
+        tokens = self._release(stopped)
+        if not text and not tokens and finish is None:
+            return None
+        return Delta(index, text, tokens, finish, self._matcher.matched)
+
+    def _release(self, stopped: bool) -> tuple[PlacedToken, ...]:
+        released: list[PlacedToken] = []
+        while self._waiting:
+            token, end = self._waiting[0]
+            if stopped and token.offset >= self._passed:
+                self._waiting.clear()
+                break
+            # A token without text of its own, as half a character is, waits for the text that it is part of.
+            if not self.finished and (end > self._passed or token.offset >= self._passed):
+                break
+            released.append(token)
+            self._waiting.popleft()
+        return tuple(released)

@@ -1,0 +1,101 @@
+"""Reads the calls of functions out of text that arrives in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from server.tools.formats import Call, NotACallError, ToolFormat
+
+
+class ToolCallReader:
+    """Parts a stream of text into content and calls, alike wherever the pieces are split.
+
+    Text that may be the beginning of a call is held back; what turns out to be none is content after all. White space
+    before calls and what parts them is dropped. Without `parallel` nothing is read after the first call.
+    """
+
+    def __init__(self, form: ToolFormat, names: Collection[str], *, parallel: bool = True) -> None:
+        self._form = form
+        self._names = names
+        self._parallel = parallel
+        self._held = ""
+        self._inside = False
+        self._content = False
+        # Whether there is content after the latest call: what stands between calls is none.
+        self._content_after = False
+        self.calls = 0
+
+    def push(self, text: str) -> list[str | Call]:
+        """The content and the calls that are certain now."""
+        self._held += text
+        # A call's JSON ends with a brace: without a new one there is nothing new to read.
+        return [] if self._inside and not any(mark in text for mark in "}]>") else self._read(final=False)
+
+    def finish(self) -> list[str | Call]:
+        """What is left, now that no more will come."""
+        return self._read(final=True)
+
+    def _read(self, *, final: bool) -> list[str | Call]:
+        parts: list[str | Call] = []
+        while self._held and not (self.calls and not self._parallel):
+            if not self._inside and not self._find(parts, final):
+                break
+            try:
+                found = self._form.read(self._held.lstrip(), self._names, final=final)
+            except NotACallError:
+                self._give_up(parts)
+                continue
+            if found is None:
+                break
+            calls, self._held = found
+            self._inside = False
+            kept = calls if self._parallel else calls[:1]
+            self.calls += len(kept)
+            self._content_after = False
+            parts.extend(kept)
+        return parts
+
+    def _find(self, parts: list[str | Call], final: bool) -> bool:
+        """Whether a call begins in the held text; the content before it goes out."""
+        if self.calls and not self._content_after:
+            self._held = self._held.lstrip(self._form.between)
+        start = self._opening()
+        if start is not None:
+            self._inside = True
+            self._pass(parts, len(self._held[:start].rstrip()))
+        else:
+            self._pass(parts, len(self._held) if final else self._certain())
+        return start is not None
+
+    def _opening(self) -> int | None:
+        if not self._form.anywhere:
+            start = len(self._held) - len(self._held.lstrip())
+            begins = not self._content and self._held.startswith(self._form.openings, start)
+            return start if begins else None
+        places = [place for mark in self._form.openings if (place := self._held.find(mark)) >= 0]
+        return min(places, default=None)
+
+    def _certain(self) -> int:
+        """How many held characters are content whatever comes: no opening's beginning, and no space before one."""
+        if self._content and not self._form.anywhere:
+            return len(self._held)
+        size = len(self._held)
+        for mark in self._form.openings:
+            lengths = range(min(len(mark) - 1, len(self._held)), 0, -1)
+            begun = next((length for length in lengths if self._held.endswith(mark[:length])), 0)
+            size = min(size, len(self._held) - begun)
+        certain = len(self._held[:size].rstrip())
+        return len(self._held) if certain and not self._form.anywhere else certain
+
+    def _pass(self, parts: list[str | Call], size: int) -> None:
+        if size:
+            parts.append(self._held[:size])
+            self._content = self._content_after = True
+        self._held = self._held[size:]
+
+    def _give_up(self, parts: list[str | Call]) -> None:
+        """What is held begins like a call and is none: its opening is content."""
+        self._inside = False
+        start = len(self._held) - len(self._held.lstrip())
+        opening = next(mark for mark in self._form.openings if self._held.startswith(mark, start))
+        self._pass(parts, start + len(opening))

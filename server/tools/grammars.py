@@ -1,0 +1,69 @@
+"""The grammars that answers are held to, as the engine's constraints take them: llguidance's Lark with JSON schemas."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from server.errors import bad_request, echo
+from server.protocol.common import ResponseFormat
+from steering.engine.constraint import Constraint, ConstraintCompiler, ConstraintError
+from steering.model.loaded_model import LoadedModel
+
+_COMPILE_SECONDS = 10.0
+MAX_SCHEMA_BYTES = 2**16
+_WHITESPACE = "[ ]?"
+"""Between JSON's tokens: an answer is one line, or a model that likes white space would never come to its end."""
+
+
+def json_rule(name: str, schema: Mapping[str, Any], *, strict: bool, field: str) -> str:
+    """A rule of this name: JSON that satisfies `schema`. Raises a 400 that names `field` where it is too long."""
+    options = {"whitespace_pattern": _WHITESPACE, "lenient": not strict}
+    text = json.dumps({**schema, "x-guidance": options})
+    if len(text) > MAX_SCHEMA_BYTES:
+        raise bad_request(f"`{field}` is longer than the limit of {MAX_SCHEMA_BYTES} bytes.", field)
+    return f"{name}: %json {text}\n"
+
+
+def answer_rule(response_format: ResponseFormat | None) -> str | None:
+    """The rule `answer` for the form that a request asks for; None for plain text. Raises a 400."""
+    if response_format is None or response_format.type == "text":
+        return None
+    wanted = response_format.json_schema
+    if wanted is None:
+        return json_rule("answer", {"type": "object"}, strict=True, field="response_format")
+    return json_rule("answer", wanted.schema_, strict=bool(wanted.strict), field="response_format")
+
+
+class GrammarCompiler:
+    """Compiles grammars for one base in a thread of its own: neither the event loop nor the engine waits for one."""
+
+    def __init__(self, name: str, base: LoadedModel) -> None:
+        self._base = base
+        self._compiler: ConstraintCompiler | None = None
+        # One thread: a client with slow grammars keeps other grammars waiting, but nothing else.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"grammar-{name}")
+
+    async def compile(self, rules: str, field: str) -> Constraint:
+        """The constraint of a grammar that begins at `start`; raises a 400 that names `field`."""
+        compiling = asyncio.get_running_loop().run_in_executor(self._thread, self._compile, rules)
+        try:
+            return await asyncio.wait_for(compiling, _COMPILE_SECONDS)
+        except ConstraintError as error:
+            raise bad_request(f"`{field}` cannot be served: {echo(error)}", field) from None
+        except TimeoutError:
+            raise bad_request(
+                f"`{field}` takes longer than {_COMPILE_SECONDS} seconds to compile.", field
+            ) from None
+
+    def close(self) -> None:
+        """Lets the thread end."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _compile(self, rules: str) -> Constraint:
+        if self._compiler is None:
+            self._compiler = ConstraintCompiler(self._base.vocabulary, self._base.eos_token_ids)
+        return self._compiler.compile(rules)

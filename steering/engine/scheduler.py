@@ -1,0 +1,192 @@
+"""Who runs in the next step: admission, packing, preemption. Pure policy; no tensors.
+
+Running sequences that only need their next token go first, so that a long prompt never starves a decode; what is
+left of the step's token budget goes to prompts, in chunks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from steering.engine.sequence import Sequence
+from steering.model.pages import PageAllocator
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens `start` to `start + count` of one sequence, to be computed in this step."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def is_last(self) -> bool:
+        """True when the chunk reaches the sequence's end, so that its logits give the next token."""
+        return self.start + self.count == len(self.sequence.tokens)
+
+
+@dataclass(slots=True)
+class _Budget:
+    """What a step may still take: tokens to compute, and how many of them as prompt positions that are scored."""
+
+    tokens: int
+    scored: int
+
+    def share(self, sequence: Sequence) -> int:
+        """How many of a sequence's tokens fit."""
+        left = min(len(sequence.tokens) - sequence.computed, max(self.tokens, 0))
+        return min(left, self.scored) if sequence.scores_prompt else left
+
+    def take(self, sequence: Sequence, count: int) -> None:
+        """Use some of it."""
+        self.tokens -= count
+        if sequence.scores_prompt:
+            self.scored -= count
+
+
+class Scheduler:
+    """Keeps the waiting queue and the running list of one engine."""
+
+    def __init__(
+        self,
+        allocator: PageAllocator,
+        max_num_seqs: int,
+        max_step_tokens: int,
+        max_scored: int | None = None,
+    ) -> None:
+        self.allocator = allocator
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+        self._max_num_seqs = max_num_seqs
+        self._max_step_tokens = max_step_tokens
+        self._max_scored = max_step_tokens if max_scored is None else max_scored
+
+    @property
+    def has_work(self) -> bool:
+        """True while anything waits or runs."""
+        return bool(self.waiting or self.running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        self.waiting.append(sequence)
+
+    def schedule(self) -> list[Chunk]:
+        """The chunks of the next step, their pages allocated."""
+        budget = _Budget(self._max_step_tokens, self._max_scored)
+        chunks: list[Chunk] = []
+        # Oldest first: what preemption takes is the youngest, which comes last and has no chunk yet.
+        decoding = [s for s in self.running if len(s.tokens) - s.computed == 1]
+        prefilling = [s for s in self.running if len(s.tokens) - s.computed > 1]
+        for sequence in [*decoding, *prefilling]:
+            if sequence not in self.running:
+                continue
+            count = budget.share(sequence)
+            if count and self._make_room(sequence, count, chunks):
+                chunks.append(Chunk(sequence, sequence.computed, count))
+                budget.take(sequence, count)
+        while self.waiting and budget.tokens > 0 and len(self.running) < self._max_num_seqs:
+            following = self._next_waiting(budget)
+            if following is None or not self._admit(following):
+                break
+            count = budget.share(following)
+            self._extend(following, count)
+            chunks.append(Chunk(following, following.computed, count))
+            budget.take(following, count)
+        return chunks
+
+    @property
+    def may_admit(self) -> bool:
+        """True where somebody waits and another sequence may run."""
+        return bool(self.waiting) and len(self.running) < self._max_num_seqs
+
+    def reserve_next(self, sequences: Collection[Sequence]) -> bool:
+        """Pages for one more token of each, where nobody has to give any; False where there are too few."""
+        if sum(self._missing(sequence, 1) for sequence in sequences) > self.allocator.available:
+            return False
+        for sequence in sequences:
+            self._extend(sequence, 1)
+        return True
+
+    def commit(self, chunk: Chunk) -> None:
+        """Record that a chunk's keys and values are in the pool."""
+        sequence = chunk.sequence
+        sequence.computed = chunk.start + chunk.count
+        if sequence.computed // self.allocator.page_size > chunk.start // self.allocator.page_size:
+            self.allocator.remember(sequence.tokens[: sequence.computed], sequence.pages, chunk.start)
+
+    def finish(self, sequence: Sequence) -> None:
+        """Forget a sequence, running or waiting, and free everything that it held."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+        self._release(sequence)
+
+    def _next_waiting(self, budget: _Budget) -> Sequence | None:
+        """The first in the queue for which there is budget and whose prompt is not just being computed.
+
+        Answers to one prompt wait for the few steps that it takes, and then share its pages. A prompt to be scored
+        waits for others that are, and lets what only generates pass.
+        """
+        computing = {
+            id(s.request.prompt_ids)
+            for s in self.running
+            if not s.scores_prompt and s.computed < self._shareable(s)
+        }
+        return next(
+            (s for s in self.waiting if budget.share(s) and id(s.request.prompt_ids) not in computing), None
+        )
+
+    def _shareable(self, sequence: Sequence) -> int:
+        """How many of a prompt's tokens stand on pages that others can share; its last token is always computed."""
+        if not self.allocator.prefix_caching:
+            return 0
+        return (sequence.prompt_length - 1) // self.allocator.page_size * self.allocator.page_size
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Move a waiting sequence to the running list if its whole text fits beside what runs."""
+        # A scoring request needs the logits of every prompt position, so nothing of it can be skipped.
+        shared = [] if sequence.scores_prompt else self.allocator.find_prefix(sequence.tokens)
+        needed = self.allocator.pages_for(len(sequence.tokens)) - len(shared)
+        if needed > self.allocator.available:
+            self.allocator.release(shared)
+            return False
+        self.waiting.remove(sequence)
+        sequence.pages = shared
+        sequence.computed = len(shared) * self.allocator.page_size
+        self.running.append(sequence)
+        return True
+
+    def _make_room(self, sequence: Sequence, count: int, chunks: list[Chunk]) -> bool:
+        """Give a running sequence the pages for its next tokens; False when it was itself preempted."""
+        needed = self._missing(sequence, count)
+        busy = {id(chunk.sequence) for chunk in chunks}
+        while needed > self.allocator.available:
+            victim = next(s for s in reversed(self.running) if id(s) not in busy)
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        self._extend(sequence, count)
+        return True
+
+    def _extend(self, sequence: Sequence, count: int) -> None:
+        sequence.pages.extend(self.allocator.allocate(self._missing(sequence, count)))
+
+    def _missing(self, sequence: Sequence, count: int) -> int:
+        """Pages that a sequence lacks for so many tokens beyond those computed."""
+        return max(0, self.allocator.pages_for(sequence.computed + count) - len(sequence.pages))
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.preemptions += 1
+        self.running.remove(sequence)
+        self._release(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        self.allocator.release(sequence.pages)
+        sequence.pages = []
+        sequence.forget_computed()

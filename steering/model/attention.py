@@ -1,0 +1,209 @@
+"""Attention over a packed batch and a paged pool, registered with transformers' `AttentionInterface`.
+
+A model runs on `[1, tokens]`: the new tokens of all rows, one after another. Everything but attention treats
+tokens independently; attention is ours, and the `AttentionPlan` that reaches it as a keyword argument of the
+model's forward pass says which token belongs to which row and where that row's past lies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from steering.model.kv_cache import KVCache
+from steering.model.varlen import VarlenRows, varlen_attention
+
+ATTENTION_NAME = "trimtab_paged"
+
+
+@dataclass(slots=True)
+class RowGroup:
+    """Rows of similar query length, padded to one rectangle.
+
+    `queries`: int64 `[rows, width]`, indices into the packed tokens (padding repeats the row's first).
+    `positions`: int64 `[rows, width]`, each query's position in its row. `real`: int64 `[tokens]`, where in the flat
+    rectangle the queries stand that are no padding, or None where none is. `block_tables`: int64 `[rows, pages]`,
+    padded with the row's first page, which the mask hides.
+    """
+
+    queries: Tensor
+    positions: Tensor
+    real: Tensor | None
+    block_tables: Tensor
+    masks: dict[tuple[int | None, int, torch.dtype], Tensor] = field(default_factory=dict)
+
+    def mask(self, length: int, window: int | None, shared: int, dtype: torch.dtype) -> Tensor:
+        """`[rows, 1, shared * width, length]`, 0 where a query sees a position of its row and -inf where not.
+
+        `shared`: how many query heads share a key head, and so stand as further queries. Made once a step and window.
+        """
+        made = self.masks.get((window, shared, dtype))
+        if made is None:
+            keys = torch.arange(length, device=self.positions.device)
+            seen = keys <= self.positions[..., None]
+            if window is not None:
+                seen &= keys > self.positions[..., None] - window
+            made = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+            made = made[:, None].repeat(1, 1, shared, 1)
+            self.masks[window, shared, dtype] = made
+        return made
+
+
+@dataclass(slots=True)
+class AttentionPlan:
+    """What one forward pass's attention needs: the pool, each token's slot in it, and the rows.
+
+    Rows come in groups whose pages are gathered, or, for a kernel that reads them where they are, as `varlen`.
+    `is_uniform`: there is one group, and its queries are the packed tokens as they stand.
+    """
+
+    cache: KVCache
+    slots: Tensor
+    groups: list[RowGroup]
+    is_uniform: bool
+    varlen: VarlenRows | None = None
+
+    @classmethod
+    def of_single_tokens(
+        cls, cache: KVCache, positions: Tensor, slots: Tensor, block_tables: Tensor, *, varlen: bool
+    ) -> AttentionPlan:
+        """Every token a row of its own: positions and slots `[tokens]`, block_tables `[tokens, pages]`, int64.
+
+        New tokens of one text may be several such rows: all keys and values of a layer are stored before it attends.
+        """
+        if varlen:
+            rows = VarlenRows.of_single_tokens(positions, block_tables, cache.allocator.page_size)
+            return cls(cache, slots, [], is_uniform=False, varlen=rows)
+        places = torch.arange(len(positions), device=positions.device)
+        group = RowGroup(places[:, None], positions[:, None], None, block_tables)
+        return cls(cache, slots, [group], is_uniform=True)
+
+
+def paged_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    trimtab_plan: AttentionPlan | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of new tokens over their rows' paged past.
+
+    query `[1, heads, tokens, head_dim]`, key and value `[1, kv_heads, tokens, head_dim]`
+    -> `[1, tokens, heads, head_dim]`.
+    `sliding_window`, `softcap` (Gemma 2) and `s_aux` (attention sinks, one logit a head) come from the model.
+    """
+    if trimtab_plan is None:
+        raise RuntimeError("the model does not hand keyword arguments on to its attention function")
+    queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    output = attend(trimtab_plan, layer, queries, keys, values, scale, sliding_window, softcap, s_aux)
+    return output[None], None
+
+
+def attend(
+    plan: AttentionPlan,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Store the new keys and values, and attend from every new token to its row's past and itself.
+
+    query `[tokens, heads, head_dim]`, key and value `[tokens, kv_heads, head_dim]` -> `[tokens, heads, value_dim]`.
+    """
+    keys, values = plan.cache.write(layer, plan.slots, key, value)
+    if plan.varlen is not None:
+        if softcap is not None or sinks is not None:
+            raise NotImplementedError("the variable-length kernel has no soft-capped scores and no sinks")
+        return varlen_attention(query, keys, values, plan.varlen, scale, sliding_window)
+    if plan.is_uniform:
+        group = plan.groups[0]
+        rows, width = group.positions.shape
+        given = query.reshape(rows, width, *query.shape[1:])
+        return _attend(given, keys, values, group, scale, sliding_window, softcap, sinks).flatten(0, 1)
+    output = query.new_empty(*query.shape[:2], values.shape[-1])
+    for group in plan.groups:
+        given = query[group.queries]
+        attended = _attend(given, keys, values, group, scale, sliding_window, softcap, sinks)
+        places, attended = group.queries.flatten(), attended.flatten(0, 1)
+        if group.real is not None:
+            places, attended = places.index_select(0, group.real), attended.index_select(0, group.real)
+        output.index_copy_(0, places, attended)
+    return output
+
+
+def _attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    group: RowGroup,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """query `[rows, width, heads, head_dim]` over the group's pages -> `[rows, width, heads, value_dim]`."""
+    rows, width, heads, head_dim = query.shape
+    kv_heads = keys.shape[2]
+    shared = heads // kv_heads
+    pages = group.block_tables.flatten()
+    past_keys = keys.index_select(0, pages).view(rows, -1, kv_heads, head_dim).transpose(1, 2)
+    past_values = values.index_select(0, pages).view(rows, -1, kv_heads, values.shape[-1]).transpose(1, 2)
+    # The query heads that share a key head become extra query positions: no copy of the keys is made for them.
+    folded = query.view(rows, width, kv_heads, shared, head_dim).permute(0, 2, 3, 1, 4)
+    folded = folded.reshape(rows, kv_heads, shared * width, head_dim)
+    folded = folded.to(keys.dtype)
+    mask = group.mask(past_keys.shape[2], window, shared, folded.dtype)
+    if softcap is None and sinks is None:
+        out = functional.scaled_dot_product_attention(
+            folded, past_keys, past_values, attn_mask=mask, scale=scale
+        )
+    else:
+        out = _explicit_attention(folded, past_keys, past_values, mask, scale, softcap, sinks, width)
+    out = out.to(query.dtype).view(rows, kv_heads, shared, width, -1).permute(0, 3, 1, 2, 4)
+    return out.reshape(rows, width, heads, -1)
+
+
+def _explicit_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    scale: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+    width: int,
+) -> Tensor:
+    """Attention with what the fused kernels lack: soft-capped scores and sinks."""
+    scores = (query @ keys.transpose(-1, -2)) * scale
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = (scores + mask).float()
+    if sinks is not None:
+        sink = sinks.float().view(1, keys.shape[1], -1).repeat_interleave(width, dim=2)
+        scores = torch.cat([scores, sink.expand(scores.shape[0], -1, -1)[..., None]], dim=-1)
+    weights = scores.softmax(dim=-1).to(values.dtype)
+    return weights[..., : keys.shape[2]] @ values
+
+
+def register() -> None:
+    """Make the function known to transformers under ATTENTION_NAME; doing it twice changes nothing."""
+    # cuDNN makes a plan for each new shape, and every page that a row gains is one.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    AttentionInterface.register(ATTENTION_NAME, paged_attention)

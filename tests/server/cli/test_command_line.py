@@ -1,0 +1,92 @@
+"""`trimtab`, run in this process with tiny models."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from server.cli.app import app
+from tests.models import save_folder, tiny_model, tokenizer_byte_level
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = tokenizer_byte_level()
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    return save_folder(
+        tmp_path_factory.mktemp("tiny"), tiny_model("gpt2", len(tokenizer), 2, ends), tokenizer
+    )
+
+
+@pytest.fixture(autouse=True)
+def _own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    # `serve` sets up the logging of its process.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "complete", "chat", "map", "train"])
+def test_every_command_has_help(command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_complete_goes_on_from_the_prompt(tiny: Path) -> None:
+    arguments = ("complete", "The ferry", "--model", f"m={tiny}", "--max-tokens", "5", "--device", "cpu")
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert out.startswith("The ferry")
+    assert len(out) > len("The ferry\n")
+    assert run(*arguments)[1] == out
+
+
+def test_chat_answers_one_message_steered_or_not(tiny: Path) -> None:
+    arguments = ["chat", "Hello", "--model", f"m={tiny}", "--adapter", f"s={tiny}", "--max-tokens", "5"]
+    code, alone, _ = run(*arguments)
+    assert code == 0
+    assert alone.strip()
+    assert run(*arguments, "--use", "m:s", "--alpha", "0")[1] == alone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["serve", "--model", "nameless"], 2, "NAME=PATH"),
+        (["serve", "--model", "a=/nowhere/at/all"], 1, "/nowhere/at/all"),
+        (["serve", "--config", "/nowhere.toml"], 2, "nowhere.toml"),
+        (["map", "/nowhere", "/nowhere"], 1, "/nowhere"),
+    ],
+)
+def test_mistakes_end_in_one_plain_line(arguments: list[str], code: int, words: str) -> None:
+    got, _, err = run(*arguments)
+    assert got == code
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_an_unknown_adapter_is_named(tiny: Path) -> None:
+    code, _, err = run("complete", "a", "--model", f"m={tiny}", "--use", "m:nobody")
+    assert code == 1
+    assert "m:nobody" in err
+
+
+def test_map_prints_and_writes_its_report(tiny: Path, tmp_path: Path) -> None:
+    code, out, _ = run("map", str(tiny), str(tiny), "--json", str(tmp_path / "report.json"))
+    assert code == 0
+    assert "same" in out
+    assert json.loads((tmp_path / "report.json").read_text())["identity"] is True
