@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from benchmarks.workloads import SEED, Job, random_prompt
 from steering.engine.engine import Engine
-from steering.types import Request, SamplingParams, SteeringSpec, StepOutput
+from steering.engine.outputs import StepOutput
+from steering.engine.request import Request, SamplingParams
+from steering.specs import SteeringSpec
 
 PROMPT = 32
 

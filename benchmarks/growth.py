@@ -15,8 +15,8 @@ from transformers import PretrainedConfig
 from benchmarks.decoding import step_seconds, workload_seconds
 from benchmarks.workloads import KL_EVERY, SEED, Job, random_delta, random_model, random_prompt
 from steering.engine.engine import Engine, EngineConfig
+from steering.specs import SteeringSpec
 from steering.steerers.steerer import Steerer
-from steering.types import SteeringSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,16 @@ def prepare(
         random_model(deepcopy(delta), tokenizer, device=device, seed=SEED + 1 + number)
         for number in range(max(sizes.adapters))
     ]
-    engine.attach(random_delta("adapter-0", models[0]))
+    engine.session.attach(random_delta("adapter-0", models[0]))
     others = tuple(
-        engine.prepare(random_delta(f"adapter-{number}", model))
+        engine.session.prepare(random_delta(f"adapter-{number}", model))
         for number, model in enumerate(models)
         if number
     )
     # Time cannot tell whether what is not read is held once or a hundred times; memory is taken apart.
     idle = tuple(
-        engine.prepare(random_delta(f"idle-{number}", models[-1])) for number in range(max(sizes.idle))
+        engine.session.prepare(random_delta(f"idle-{number}", models[-1]))
+        for number in range(max(sizes.idle))
     )
     return Bench(engine, sizes, others, idle)
 
@@ -153,7 +154,7 @@ def time_adapters(bench: Bench, repeats: int) -> Timings:
     """Step time of one batch by how many different adapters steer it."""
     sizes, engine = bench.sizes, bench.engine
     for steerer in bench.others:
-        engine.install(steerer)
+        engine.session.install(steerer)
     sides: dict[Side, Callable[[], float]] = {}
     for count in sizes.adapters:
         each = [(SteeringSpec(f"adapter-{n % count}"),) for n in range(sizes.adapters_sequences)]
@@ -162,7 +163,7 @@ def time_adapters(bench: Bench, repeats: int) -> Timings:
         )
     timings = take_turns(sides, repeats)
     for steerer in bench.others:
-        engine.detach(steerer.adapter.name)
+        engine.session.detach(steerer.adapter.name)
     return timings
 
 
@@ -172,10 +173,10 @@ def time_idle(bench: Bench, repeats: int) -> Timings:
 
     def run(count: int, each: Sequence[tuple[SteeringSpec, ...]]) -> float:
         for steerer in bench.idle[:count]:
-            bench.engine.install(steerer)
+            bench.engine.session.install(steerer)
         seconds = step_seconds(bench.engine, each, sizes.steps)
         for steerer in bench.idle[:count]:
-            bench.engine.detach(steerer.adapter.name)
+            bench.engine.session.detach(steerer.adapter.name)
         return seconds
 
     sides: dict[Side, Callable[[], float]] = {}

@@ -24,8 +24,9 @@ from benchmarks.folders import weight_bytes
 from benchmarks.workloads import SEED, random_prompt
 from steering.adapters import load_adapter
 from steering.engine.engine import Engine, EngineConfig
+from steering.engine.request import Request, SamplingParams
 from steering.model.loading import load_model
-from steering.types import Request, SamplingParams, SteeringSpec
+from steering.specs import SteeringSpec
 
 _TOKENS = 16
 
@@ -69,15 +70,15 @@ def measure(base: Path, adapter: Path, *, sequences: int, idle: int) -> Memory:
     # The pool is just what the batch fills: of a larger one nobody could say how much of it is resident.
     config = EngineConfig(max_num_seqs=sequences, max_model_len=PROMPT + _TOKENS)
     engine = Engine(load_model(base, device="cpu"), config)
-    engine.attach(load_adapter("used", adapter, device="cpu"))
+    engine.session.attach(load_adapter("used", adapter, device="cpu"))
     _serve(engine, sequences)
     shape, tiny = AutoConfig.from_pretrained(base), AutoConfig.from_pretrained(adapter)
     resident = _resident()
     # A load gives back what the batch left free, which is no gain of the adapters'.
-    engine.attach(load_adapter("first idle", adapter, device="cpu"))
+    engine.session.attach(load_adapter("first idle", adapter, device="cpu"))
     before = _resident()
     for number in range(idle):
-        engine.attach(load_adapter(f"idle-{number}", adapter, device="cpu"))
+        engine.session.attach(load_adapter(f"idle-{number}", adapter, device="cpu"))
     gained = (_resident() - before) / idle if idle else 0.0
     tokens = engine.stats().kv_pages_total * config.page_size
     return Memory(

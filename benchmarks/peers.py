@@ -48,7 +48,8 @@ from benchmarks.workloads import (
     read_tokenizers,
 )
 from steering.engine.engine import Engine, EngineConfig
-from steering.types import Request, SamplingParams, SteeringSpec
+from steering.engine.request import Request, SamplingParams
+from steering.specs import SteeringSpec
 
 STATIC = (8, 16, 48)
 CONTINUOUS = (16, 48)
@@ -89,7 +90,7 @@ class Setting:
             random_model(base, tokenizer, dtype=dtype, device=device),
             EngineConfig(max_num_seqs=max(STATIC), prefix_caching=False, kl_every=KL_EVERY),
         )
-        engine.attach(random_delta("delta", delta))
+        engine.session.attach(random_delta("delta", delta))
         return engine
 
     def plain(self, config: PretrainedConfig) -> Any:
@@ -173,7 +174,7 @@ def across(setting: Setting) -> tuple[list[Result], dict[str, float]]:
         setting.plain(shapes.crossed),
         setting.plain(shapes.delta),
         (tokenizers.large, tokenizers.small),
-        engine.vocabulary_map("delta"),
+        engine.session.vocabulary_map("delta"),
     )
     jobs = mixed_jobs(setting.requests, tokenizers.large.vocab_size)
     short = replace(jobs[0], prompt=jobs[0].prompt[:16], tokens=_CHECKED_TOKENS)

@@ -39,7 +39,7 @@ from benchmarks.workloads import (
 from steering.adapters import load_adapter
 from steering.engine.engine import Engine, EngineConfig
 from steering.model.loading import load_model
-from steering.types import SteeringSpec
+from steering.specs import SteeringSpec
 
 _BASE, _ADAPTER = "big", "d"
 
@@ -186,7 +186,7 @@ def run(
             engine = Engine(
                 load_model(models, device=device), EngineConfig(max_num_seqs=most, kl_every=KL_EVERY)
             )
-            engine.attach(load_adapter(_ADAPTER, adapter, device=device))
+            engine.session.attach(load_adapter(_ADAPTER, adapter, device=device))
             arena = Arena(url, admin_key, engine, adapter)
             try:
                 return measure(arena, sizes, repeats)

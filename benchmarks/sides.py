@@ -13,7 +13,7 @@ from benchmarks.published_loop import PublishedLoop
 from benchmarks.transformers_peer import continuous, generate_seconds
 from benchmarks.workloads import Job, total_tokens
 from steering.engine.engine import Engine
-from steering.types import SteeringSpec
+from steering.specs import SteeringSpec
 
 _LOOPED = 2
 

@@ -51,8 +51,8 @@ from steering.engine.config import EngineConfig
 from steering.engine.engine import Engine
 from steering.model.loaded_model import LoadedModel
 from steering.model.loading import load_model
+from steering.specs import SteeringSpec
 from steering.steerers.trials import score_trials
-from steering.types import BridgeName, SteeringSpec
 
 NAME = "delta"
 BATCHES = (1, 8, 32)
@@ -68,7 +68,7 @@ class Side:
 
     label: str
     engine: Engine
-    bridge: BridgeName
+    bridge: str
     bars: dict[int, float]
     prompts: tuple[tuple[int, ...], ...] | None = None
     everything: bool = False
@@ -116,7 +116,7 @@ def make_sides(
 
 def _engine(base: LoadedModel, delta: LoadedModel, sequences: int) -> Engine:
     engine = Engine(base, EngineConfig(max_num_seqs=sequences, kl_every=KL_EVERY))
-    engine.attach(random_delta(NAME, delta))
+    engine.session.attach(random_delta(NAME, delta))
     return engine
 
 
@@ -126,7 +126,7 @@ def _demo_sides(base: LoadedModel, delta: LoadedModel, device: str) -> Iterator[
     adapter = load_adapter("forget", demo_adapters()["forget"], device=device)
     engine = Engine(with_ballast(loaded, base), EngineConfig(max_num_seqs=max(BATCHES), kl_every=KL_EVERY))
     models = tuple(with_ballast(model, delta) for model in adapter.models)
-    engine.attach(replace(adapter, name=NAME, models=models))
+    engine.session.attach(replace(adapter, name=NAME, models=models))
     probes = [*corpus.probes(world.forgotten(), held_out=True), *corpus.probes(world.kept(), held_out=True)]
     random.Random(SEED).shuffle(probes)
     prompts = tuple(_prompt(loaded.tokenizer, probe.question) for probe in probes[: max(BATCHES)])

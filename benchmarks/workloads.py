@@ -25,7 +25,6 @@ from steering.adapters.delta import DeltaShift
 from steering.model.forward import TransformersForward
 from steering.model.loaded_model import LoadedModel
 from steering.model.probe import adopt_paged_attention
-from steering.types import BridgeName
 
 SEED = 0
 TOKENIZERS = Path(__file__).resolve().parents[2] / "shared" / "tokenizers"
@@ -135,7 +134,7 @@ def random_model(
     return adopt_paged_attention(loaded)
 
 
-def random_delta(name: str, model: LoadedModel, bridge: BridgeName = "map") -> Adapter:
+def random_delta(name: str, model: LoadedModel, bridge: str = "map") -> Adapter:
     """A delta adapter around a model that is in memory already."""
     return Adapter(name, f"random-{name}", "delta", Path(), (model,), DeltaShift(), bridge=bridge)
 

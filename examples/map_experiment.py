@@ -29,10 +29,12 @@ from demo.corpus import Probe
 from examples.map_pairs import NAMES, base_folder
 from mapping_cache import MapOptions, MatchKind, VocabularyMap, default_cache_dir, map_vocabularies
 from steering.adapters import Adapter, load_adapter
-from steering.bridges.map import Bridged, MapTensors, carry
+from steering.bridges.map import carry
+from steering.crossing.map_tensors import MapTensors
 from steering.engine.engine import Engine, EngineConfig
+from steering.engine.request import Request, SamplingParams
 from steering.model.loading import load_model
-from steering.types import Request, SamplingParams, SteeringSpec
+from steering.specs import SteeringSpec
 
 ADAPTERS = ("forget", "letter")
 BRIDGES = ("map", "rescore")

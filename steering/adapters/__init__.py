@@ -1,8 +1,7 @@
-"""What steers: one file a kind, the loader that reads adapter folders, and the registry of what is loaded."""
+"""Adapters: one file a kind, the loader that reads adapter folders, and the directories they may lie in."""
 
-from steering.adapters.adapter import Adapter, ShiftKind
+from steering.adapters.adapter import Adapter
 from steering.adapters.loader import load_adapter
 from steering.adapters.location import adapter_folder
-from steering.adapters.registry import AdapterRegistry
 
-__all__ = ["Adapter", "AdapterRegistry", "ShiftKind", "adapter_folder", "load_adapter"]
+__all__ = ["Adapter", "adapter_folder", "load_adapter"]

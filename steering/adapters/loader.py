@@ -4,50 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steering.adapters.adapter import Adapter, ShiftKind
-from steering.adapters.delta import delta_shift
-from steering.adapters.proxy import ProxyShift
+from steering.adapters.adapter import Adapter
+from steering.adapters.kind import ShiftRule
+from steering.adapters.kinds import DEFAULT_KIND, KINDS
 from steering.device.host_memory import give_freed_memory_back
+from steering.errors import AdapterLoadError, ModelLoadError
 from steering.model.forward import FusedForward
 from steering.model.loaded_model import LoadedModel
 from steering.model.loading import load_model
 from steering.model.tokenizer_files import SharedTokenizers
-from steering.types import MAX_ALPHA, AdapterLoadError, ModelLoadError
 
 ADAPTER_FILE = "adapter.json"
 _PEFT_FILE = "adapter_config.json"
-_COMMON = {
+_DEFAULTS: dict[str, Any] = {
     "format": 1,
-    "kind": "delta",
+    "kind": DEFAULT_KIND,
     "alpha": 1.0,
     "bridge": "rescore",
     "unmatched": "neutral",
     "top_k": None,
 }
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "delta": {**_COMMON, "model": ".", "normalisation": "base"},
-    "proxy": {**_COMMON, "kind": "proxy", "expert": "expert", "antiexpert": "antiexpert"},
-}
-# Free text for people; the loader has no use for it.
+# Free text for people, which the loader does not read.
 _NOTES = {"card"}
 
 _TOKENIZERS = SharedTokenizers()
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    folders: tuple[str, ...]
-    shifting: ShiftKind
-
-
 def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: str = "auto") -> Adapter:
     """Load the adapter folder `path` under `name`.
 
-    Raises AdapterLoadError naming the file or field at fault; nothing is kept of a load that failed.
+    Raises AdapterLoadError naming the file or field at fault. A load that fails keeps nothing in memory. Whether the
+    adapter's bridge exists is checked when it is attached to a base.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -55,13 +45,15 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
     try:
         version = _digest(folder)
         settings = _read_settings(folder / ADAPTER_FILE)
-        parts = _parts(settings)
+        kind = KINDS[settings["kind"]]
+        rule = kind.rule(settings)
+        _check_alpha(settings["alpha"], rule)
         models = tuple(
             load_model(_inside(folder, part), device=device, dtype=dtype, shared=_TOKENIZERS)
-            for part in parts.folders
+            for part in kind.folders(settings)
         )
         for model in models:
-            # The check at load ran it, and nobody may ever use it again.
+            # The check at load has packed its weights, and it may never be used again.
             if isinstance(model.forward, FusedForward):
                 model.forward.rest()
         _check_one_vocabulary(models)
@@ -77,7 +69,7 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
         kind=settings["kind"],
         path=folder,
         models=models,
-        shifting=parts.shifting,
+        rule=rule,
         alpha=float(settings["alpha"]),
         bridge=settings["bridge"],
         neutral=settings["unmatched"] == "neutral",
@@ -86,30 +78,31 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
 
 
 def _read_settings(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return _DEFAULTS["delta"]
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AdapterLoadError(f"{file.name} is not readable JSON: {error}") from error
-    kind = given.get("kind", "delta") if isinstance(given, dict) else None
-    if not isinstance(kind, str) or kind not in _DEFAULTS:
-        raise AdapterLoadError(f"{file.name}: kind must be one of {', '.join(_DEFAULTS)}")
-    unknown = sorted(set(given) - set(_DEFAULTS[kind]) - _NOTES)
+    """Every field of the adapter file, defaults filled in."""
+    given: Any = {}
+    if file.exists():
+        try:
+            given = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise AdapterLoadError(f"{file.name} is not readable JSON: {error}") from error
+    kind = given.get("kind", DEFAULT_KIND) if isinstance(given, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise AdapterLoadError(f"{file.name}: kind must be one of {', '.join(KINDS)}")
+    defaults = {**_DEFAULTS, **KINDS[kind].defaults}
+    unknown = sorted(set(given) - set(defaults) - _NOTES)
     if unknown:
         raise AdapterLoadError(f"{file.name}: unknown field {unknown[0]!r}")
-    settings = {**_DEFAULTS[kind], **given}
+    settings = {**defaults, **given}
     _check_settings(file.name, settings)
     return settings
 
 
 def _check_settings(file: str, settings: dict[str, Any]) -> None:
     alpha, top_k = settings["alpha"], settings["top_k"]
-    number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and abs(alpha) <= MAX_ALPHA
     checks = {
         "format": settings["format"] == 1,
-        "alpha": number,
-        "bridge": settings["bridge"] in ("map", "rescore"),
+        "alpha": isinstance(alpha, int | float) and not isinstance(alpha, bool),
+        "bridge": isinstance(settings["bridge"], str),
         "unmatched": settings["unmatched"] in ("neutral", "zero"),
         "top_k": top_k is None or (type(top_k) is int and top_k > 0),
     }
@@ -118,10 +111,10 @@ def _check_settings(file: str, settings: dict[str, Any]) -> None:
             raise AdapterLoadError(f"{file}: {field} cannot be {settings[field]!r}")
 
 
-def _parts(settings: dict[str, Any]) -> _Parts:
-    if settings["kind"] == "proxy":
-        return _Parts((settings["expert"], settings["antiexpert"]), ProxyShift())
-    return _Parts((settings["model"],), delta_shift(settings["normalisation"]))
+def _check_alpha(alpha: float, rule: ShiftRule) -> None:
+    low, high = rule.alpha_range
+    if not low <= alpha <= high:
+        raise AdapterLoadError(f"{ADAPTER_FILE}: alpha cannot be {alpha!r}")
 
 
 def _inside(folder: Path, part: Any) -> Path:
@@ -130,7 +123,7 @@ def _inside(folder: Path, part: Any) -> Path:
         raise AdapterLoadError(f"{ADAPTER_FILE}: {part!r} does not lie below the adapter's folder")
     if not target.is_dir():
         raise AdapterLoadError(f"{ADAPTER_FILE}: there is no folder {part!r}")
-    # Such a folder names another model, anywhere, and is read through it.
+    # transformers would follow such a folder to another model, anywhere.
     if (target / _PEFT_FILE).exists():
         raise AdapterLoadError(f"{_PEFT_FILE}: a PEFT adapter must be merged into its model first")
     return target
@@ -144,7 +137,7 @@ def _check_one_vocabulary(models: tuple[LoadedModel, ...]) -> None:
 
 
 def _digest(folder: Path) -> str:
-    """Twelve hex digits over names and bytes of all files below the folder."""
+    """Twelve hex digits over the names and bytes of all files below the folder."""
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(str(file.relative_to(folder)).encode() + b"\0")

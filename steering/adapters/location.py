@@ -7,7 +7,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from steering.types import AdapterLoadError
+from steering.errors import AdapterLoadError
 
 _MOST_FILES = 10_000
 

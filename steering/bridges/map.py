@@ -1,82 +1,49 @@
-"""The bridge `map`: a shift over the steering vocabulary becomes one over the base's by a single gather.
-
-The other bridge, `rescore`, has a file of its own. Weak matches get nothing: a map's unmatched tokens are -1.
-"""
+"""The bridge `map`: one gather along the vocabulary map. Unmatched base tokens get nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from mapping_cache import VocabularyMap
+from steering.adapters.shift import Shift
+from steering.bridges.shared import steering_shift
+from steering.crossing.map_tensors import MapTensors, pick
+from steering.steerers.state import SteererState
+from steering.steerers.steerer import Steerer
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MapTensors:
-    """A vocabulary map on the device: the base tokens that are matched, and nothing of those that are not.
+def map_bridge(
+    steerer: Steerer,
+    states: Sequence[SteererState],
+    logits: Sequence[Tensor],
+    base: Tensor,
+    alphas: Tensor,
+) -> Shift:
+    """Each matched base token gets its counterpart's shift, centred if the adapter says so."""
+    shift = steering_shift(steerer, states, logits)
+    return carry(shift, steerer.crossing.tensors, base, neutral=steerer.adapter.neutral)
 
-    `columns`: int64 `[M]`, the matched base tokens, ascending; `counterparts`: int64 `[M]`, their steering tokens.
-    Only a part of a large vocabulary is matched, and a step's work is on that part alone.
+
+def carry(shift: Tensor, tensors: MapTensors, base: Tensor, *, neutral: bool) -> Shift:
+    """`shift` float32 `[rows, V_steering]` on the matched base tokens, given the base's scores `[rows, V_base]`.
+
+    A shift has an arbitrary offset. The offset cancels where every token is matched, and does not where some are
+    unmatched: `neutral` takes it off.
     """
-
-    columns: Tensor
-    counterparts: Tensor
-    is_identity: bool
-
-    @classmethod
-    def of(cls, vocabulary_map: VocabularyMap, device: torch.device) -> MapTensors:
-        """Copy a map to `device`."""
-        ids = torch.from_numpy(vocabulary_map.ids.astype("int64")).to(device)
-        columns = (ids >= 0).nonzero().squeeze(1)
-        return cls(columns, ids[columns], vocabulary_map.is_identity)
+    values = pick(shift, tensors.counterparts)
+    if neutral and len(tensors.columns):
+        values = values - mean_shift(values, pick(base, tensors.columns))[:, None]
+    return Shift(values, tensors.columns)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Bridged:
-    """A shift over the base's vocabulary that is 0 outside `columns`.
+def mean_shift(values: Tensor, base: Tensor) -> Tensor:
+    """The matched shifts' mean under the base, `[rows]`. Both arguments are `[rows, M]`, over the matched tokens.
 
-    `values`: float32 `[rows, M]`; `columns`: int64 `[M]`, or None where `values` has every base token.
+    With this mean taken off, unmatched tokens together keep at most the share that the base gives them: all of it where
+    the adapter has no opinion, less where it is certain of a matched token. The mean weighs the *matched* probability
+    only, so that any offset cancels exactly.
     """
-
-    values: Tensor
-    columns: Tensor | None = None
-
-
-def carry(scores: Tensor, tensors: MapTensors) -> Bridged:
-    """`[rows, V_steering]` -> each matched base token its counterpart's score, the others 0."""
-    if tensors.is_identity:
-        return Bridged(scores)
-    return Bridged(pick(scores, tensors.counterparts), tensors.columns)
-
-
-def pick(scores: Tensor, columns: Tensor) -> Tensor:
-    """`scores[:, columns]`, by the operation that is fastest at it (a quarter of `index_select`'s time on a CPU)."""
-    return scores.gather(1, columns.expand(scores.shape[0], -1))
-
-
-def map_shift(shift: Tensor, tensors: MapTensors, base: Tensor, *, neutral: bool) -> Bridged:
-    """The bridged shift of `shift` float32 `[rows, V_steering]`, beside the base's scores `[rows, V_base]`.
-
-    A shift has an arbitrary offset. It cancels where every token is matched and does not where some are not: with
-    `neutral` it is taken off.
-    """
-    bridged = carry(shift, tensors)
-    if bridged.columns is None or not neutral:
-        return bridged
-    return Bridged(bridged.values - mean_shift(bridged, base)[:, None], bridged.columns)
-
-
-def mean_shift(bridged: Bridged, base: Tensor) -> Tensor:
-    """What the unmatched are to be compared with, `[rows]`: the matched scores' mean under the base.
-
-    Taken off the matched scores it leaves an unmatched token at most the share that the base gives it: all of it where
-    the adapter has no opinion, less where it is certain of a matched one. The mean is over the *matched* probability,
-    so that any offset cancels exactly. 0 over one vocabulary, and where nothing is matched.
-    """
-    if bridged.columns is None or not len(bridged.columns):
-        return base.new_zeros(len(base))
-    weights = pick(base, bridged.columns).softmax(-1)
-    mean: Tensor = torch.linalg.vecdot(weights, bridged.values)
+    mean: Tensor = torch.linalg.vecdot(base.softmax(-1), values)
     return mean

@@ -1,10 +1,10 @@
-"""The bridge `rescore`: a base token gets what the steering model gives the text that it adds.
+"""The bridge `rescore`: a base token gets the steering model's score for the text that it adds.
 
-That text is one steering token or several, and by the chain rule its steered probability is a product of as many
-factors. The first is at hand for every base token: the score of its spelling's first token. The others cost the
-steering model a pass, which the likeliest candidates get: the text so far plus the candidate's text is encoded anew by
-the steering tokenizer. Where the encoding of earlier text changes, the candidate's shift is the sum of the log ratios
-along the new tokens less the same along the old ones.
+A base token's text is one or more steering tokens. By the chain rule its steered probability is a product with one
+factor for each of them. The first factor is known for every base token: the score of the first steering token. The
+other factors cost the steering model a pass, so only the likeliest candidates get them. For each candidate the text so
+far plus the candidate's text is encoded by the steering tokenizer. Where this changes the encoding of earlier text, the
+candidate's shift is the sum of the log ratios along the new tokens minus the sum along the old ones.
 """
 
 from __future__ import annotations
@@ -16,30 +16,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering.bridges.map import Bridged, pick
-from steering.crossing.spelling import Spelling
+from steering.adapters.shift import Shift
+from steering.crossing.first_tokens import FirstTokens
+from steering.crossing.map_tensors import pick
 from steering.device.largest import largest
 from steering.device.transfer import on_device
-from steering.steerers.steerer import Steerer, SteeringRow
+from steering.steerers.state import SteererState
+from steering.steerers.steerer import Steerer
 from steering.steerers.trials import Trial, score_trials
 
-# Best tokens by the base and their first factor, and by the base alone.
+# Candidates: the best tokens by base score plus first factor, and the best by the base alone.
 STEERED_CANDIDATES = 16
 BASE_CANDIDATES = 4
-# A token less likely than this, with its first factor and without, is not worth the steering model's time.
+# A token less likely than this, both with and without its first factor, is no candidate.
 PLAUSIBLE = 1e-4
-# Least weight of a candidate: the base may give it a probability that float32 rounds to nothing.
+# The least weight of a candidate. float32 may round its probability under the base to 0.
 _TINY = 1e-30
 
 _Beginning = tuple[int, tuple[int, ...]]
-"""A row, and steering tokens that its text may go on with."""
+"""A row, and the first steering tokens of a continuation of its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Proposal:
-    """A base token that is worth a trial, and the first steering token of its spelling.
+    """A base token to try, and the first steering token of its text.
 
-    `weight`: its probability under the base; `stem`: that of the base token which is this steering token and no more.
+    `weight`: the base's probability of the token. `stem`: the base's probability of the base token whose whole text is
+    `first`.
     """
 
     token: int
@@ -50,9 +53,10 @@ class _Proposal:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """One base token on trial in row `row`: `first` is scored by logits already at hand, `new` and `old` by trials.
+    """One base token on trial in row `row`. `first` is scored by logits already known, `new` and `old` by trials.
 
-    `weight` and `stem`: see `_Proposal`; `stem` is 0 where the text so far makes it begin otherwise than its spelling.
+    `weight` and `stem` are those of its proposal. `stem` is 0 where the token's text begins with another steering token
+    behind the text so far.
     """
 
     row: int
@@ -65,7 +69,7 @@ class _Candidate:
 
     @property
     def beginning(self) -> _Beginning:
-        """Its own steering tokens; none where it splits earlier text anew."""
+        """Its own steering tokens; none where it changes the encoding of earlier text."""
         if self.first is None:
             return self.row, ()
         return self.row, (self.first, *(self.new.targets if self.new is not None else ()))
@@ -73,47 +77,47 @@ class _Candidate:
 
 def rescore(
     steerer: Steerer,
-    rows: Sequence[SteeringRow],
+    states: Sequence[SteererState],
     logits: Sequence[Tensor],
     base: Tensor,
     alphas: Tensor,
-) -> Bridged:
-    """The shift over the base's vocabulary: all factors of the candidates, the first one of all other tokens.
+) -> Shift:
+    """All factors for the candidates, the first factor for all other tokens (see `steering.bridges.bridge.Bridge`).
 
-    logits: a model float32 `[rows, V_steering]` at each row's end; base: scores `[rows, V_base]`; alphas `[rows]`.
-    An offset of the scores is part of every first factor. What has none gets their mean: tokens that nothing is known
-    of, and the candidates that split earlier text anew, beside their sums of log ratios.
+    An offset of the scores is part of every first factor. Tokens without a known first token get the mean of the first
+    factors instead, and so do candidates that change the encoding of earlier text, beside their sums of log ratios.
     """
-    ratio = steerer.adapter.shifting.log_ratio(logits)
+    first_tokens, rule = steerer.first_tokens, steerer.adapter.rule
+    ratio = rule.log_ratio(logits)
     values, likely = largest(base, min(STEERED_CANDIDATES, base.shape[1]))
-    shift = pick(ratio, steerer.spelling.first)
+    shift = pick(ratio, first_tokens.first)
     mean = _mean(steerer, shift, values, likely)
-    shift[:, steerer.spelling.unknown] = mean[:, None]
-    proposed = _propose(steerer.spelling, base, base.addcmul(shift, alphas[:, None]), likely)
+    shift[:, first_tokens.unknown] = mean[:, None]
+    proposed = _propose(first_tokens, base, rule.weigh(Shift(shift), base, alphas).added_to(base), likely)
     candidates = [
         candidate
         for number, proposals in enumerate(proposed)
         for proposal in proposals
-        if (candidate := _candidate(number, rows[number], proposal)) is not None
+        if (candidate := _candidate(number, states[number], proposal)) is not None
     ]
     if not candidates:
-        return Bridged(shift)
+        return Shift(shift)
     trials = dict.fromkeys(t for c in candidates for t in (c.new, c.old) if t is not None)
     scores = score_trials(steerer, list(trials))
     where = on_device([(c.row, c.token, c.first or 0) for c in candidates], base.device)
     has_first = on_device([c.first is not None for c in candidates], base.device)
-    rest = _beyond_first(candidates, scores, [row.spec.alpha for row in rows])
+    rest = _beyond_first(candidates, scores, [state.spec.alpha for state in states])
     row, token, first = where.unbind(1)
     factor = torch.where(has_first, ratio[row, first], mean[row])
     shift[row, token] = factor + on_device(rest, base.device, base.dtype)
-    return Bridged(shift)
+    return Shift(shift)
 
 
 def _mean(steerer: Steerer, shift: Tensor, values: Tensor, likely: Tensor) -> Tensor:
-    """The first factors' mean under the base, over its likeliest tokens `[rows, k]`; 0 for scores that have a zero."""
+    """The first factors' mean under the base, over its likeliest tokens `[rows, k]`; 0 for an uncentred adapter."""
     if not steerer.adapter.neutral:
         return shift.new_zeros(len(shift))
-    known = steerer.spelling.is_known[likely]
+    known = steerer.first_tokens.is_known[likely]
     weights = values.masked_fill(~known, -torch.inf).softmax(-1)
     return torch.where(known.any(-1), torch.linalg.vecdot(weights, shift.gather(1, likely)), 0.0)
 
@@ -121,11 +125,11 @@ def _mean(steerer: Steerer, shift: Tensor, values: Tensor, likely: Tensor) -> Te
 def _beyond_first(
     candidates: Sequence[_Candidate], scores: dict[Trial, list[float]], alphas: Sequence[float]
 ) -> list[float]:
-    """What each candidate's tokens after the first add to its shift.
+    """The sum of each candidate's factors after the first.
 
-    A factor is normalised over what the base could say there. The base says it in its own tokens: those of its
-    candidates that begin with the same steering tokens stand for it. One that ends there says the rest another time,
-    and has a log ratio of 0. It must be in the balance, or whatever begins like a token that is wanted would be wanted.
+    A factor is normalised over the base's alternatives: the candidates that begin with the same steering tokens. A
+    candidate that ends there counts with a log ratio of 0, because the base would write the rest with its next token.
+    Without it, a wanted token would raise every token that shares its first steering tokens.
     """
     choices: dict[_Beginning, list[tuple[float, float]]] = {}
     for candidate in candidates:
@@ -136,7 +140,7 @@ def _beyond_first(
         ending.setdefault(candidate.beginning, []).append(candidate.weight)
     for candidate in candidates:
         if candidate.first is not None and candidate.stem:
-            # It counts where it is no candidate, too.
+            # The base token that ends after the first steering token counts even if it is no candidate.
             ending.setdefault((candidate.row, (candidate.first,)), [candidate.stem])
     for beginning, found in choices.items():
         found += [(weight, 0.0) for weight in ending.get(beginning, ())]
@@ -151,7 +155,7 @@ def _beyond_first(
 
 
 def _branches(candidate: _Candidate, scores: dict[Trial, list[float]]) -> list[tuple[_Beginning, float]]:
-    """What stands before each of the candidate's tokens after the first, and that token's log ratio."""
+    """For each of the candidate's tokens after the first: the tokens before it, and its log ratio."""
     if candidate.first is None or candidate.new is None:
         return []
     row, tokens = candidate.beginning
@@ -173,17 +177,19 @@ def _log_mean_exp(weighted: Sequence[tuple[float, float]], alpha: float) -> floa
     return (top + math.log(mean)) / alpha
 
 
-def _propose(spelling: Spelling, base: Tensor, steered: Tensor, likely: Tensor) -> list[list[_Proposal]]:
-    """What is worth a trial in each row, each token once, ascending. likely: the base's likeliest, `[rows, k]`."""
+def _propose(
+    first_tokens: FirstTokens, base: Tensor, steered: Tensor, likely: Tensor
+) -> list[list[_Proposal]]:
+    """The tokens to try in each row, each once, ascending. likely: the base's likeliest tokens, `[rows, k]`."""
     before = base.softmax(-1)
     after, promising = largest(steered.softmax(-1), likely.shape[1])
     best = likely[:, :BASE_CANDIDATES]
     tokens = torch.cat([promising, best], dim=1)
     plausible = torch.cat([after, before.gather(1, best)], dim=1) >= PLAUSIBLE
-    stems = spelling.stems[tokens]
+    stems = first_tokens.exact[tokens]
     columns = (
         torch.where(plausible, tokens, -1),
-        spelling.first[tokens],
+        first_tokens.first[tokens],
         before.gather(1, tokens),
         torch.where(stems >= 0, before.gather(1, stems.clamp(min=0)), 0.0),
     )
@@ -198,27 +204,28 @@ def _propose(spelling: Spelling, base: Tensor, steered: Tensor, likely: Tensor) 
     ]
 
 
-def _candidate(number: int, row: SteeringRow, proposal: _Proposal) -> _Candidate | None:
-    """What must be computed to score one base token, or None where its first factor stands."""
-    continuation = row.history.continuation(proposal.token)
+def _candidate(number: int, state: SteererState, proposal: _Proposal) -> _Candidate | None:
+    """The trials that score one base token; None where its first factor is all."""
+    window = state.window
+    continuation = window.history.continuation(proposal.token)
     if continuation is None:
         return None
-    tokens, suffix, common = row.history.tokens, tuple(continuation.suffix), continuation.common
-    if row.length + len(suffix) > row.steerer.context_limit:
+    tokens, suffix, common = window.history.tokens, tuple(continuation.suffix), continuation.common
+    if window.length + len(suffix) > state.steerer.context_limit:
         return None
     if common == len(tokens):
-        trial = Trial(row, row.length, suffix[:-1], suffix[1:]) if len(suffix) > 1 else None
-        # A steering tokenizer that swallows the text adds no token, and so no opinion.
+        trial = Trial(state, window.length, suffix[:-1], suffix[1:]) if len(suffix) > 1 else None
+        # A steering tokenizer that drops the text adds no token, and so no opinion.
         first = suffix[0] if suffix else None
         stem = proposal.stem if first == proposal.first else 0.0
         return _Candidate(number, proposal.token, proposal.weight, stem, first, trial, None)
-    # What comes first in a text is scored by nothing: 0 on both sides.
+    # Nothing scores the first token of a text: it counts 0 in both encodings.
     known = max(common, 1)
-    position = row.position_of(known - 1)
+    position = window.position_of(known - 1)
     if position is None:
         return None
     new_text = (*tokens[known - 1 : common], *suffix)
     old_text = tuple(tokens[known - 1 :])
-    new = Trial(row, position, new_text[:-1], new_text[1:]) if len(new_text) > 1 else None
-    old = Trial(row, position, old_text[:-1], old_text[1:]) if len(old_text) > 1 else None
+    new = Trial(state, position, new_text[:-1], new_text[1:]) if len(new_text) > 1 else None
+    old = Trial(state, position, old_text[:-1], old_text[1:]) if len(old_text) > 1 else None
     return _Candidate(number, proposal.token, proposal.weight, 0.0, None, new, old)

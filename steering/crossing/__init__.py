@@ -1,0 +1,1 @@
+"""Between two vocabularies: the text, a history in the steering vocabulary, and how base tokens begin there."""

@@ -1,7 +1,7 @@
-"""From token ids to text, one step at a time: the text that a client reads and that a history re-encodes.
+"""Token ids to text, one token at a time. Clients read this text and histories re-encode it.
 
-A token stands for bytes; a character may be spread over several tokens. Text is given out as soon as it is complete
-and never taken back, so the pieces joined are the same however the tokens were split up.
+A token stands for bytes, and a character may be spread over several tokens. A stream returns text as soon as it is
+complete and never takes it back, so the joined text does not depend on how the tokens were split up.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from mapping_cache import CanonicalVocabulary
 class TextStream:
     """Turns a growing list of token ids into a growing text.
 
-    Special tokens give no text. Bytes that cannot begin or continue a character become U+FFFD; a character that is
-    not yet complete is held back. To read a
-    continuation, push its prompt first and drop the text that comes of it.
+    Special tokens give no text. Bytes that cannot begin or continue a character become U+FFFD. An incomplete character
+    is held back. To read a continuation, push its prompt first and drop the prompt's text.
     """
 
     def __init__(self, vocabulary: CanonicalVocabulary) -> None:
@@ -27,14 +26,14 @@ class TextStream:
         self._drop_space = vocabulary.dummy_prefix != "none"
 
     def copy(self) -> TextStream:
-        """Another stream that stands where this one does."""
+        """An independent copy."""
         other = copy(self)
         other._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         other._decoder.setstate(self._decoder.getstate())
         return other
 
     def push(self, token_ids: Iterable[int]) -> str:
-        """The text that these ids complete; may be empty."""
+        """The text that these ids complete. May be empty."""
         return "".join(self.push_one(token_id) for token_id in token_ids)
 
     def push_one(self, token_id: int) -> str:
@@ -48,13 +47,13 @@ class TextStream:
         return self._decoder.decode(piece)
 
     def finish(self) -> str:
-        """What is left at the end: U+FFFD for a character that was never completed."""
+        """The rest at the end of the tokens: U+FFFD for a character that was never completed."""
         text = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return text
 
     def peek(self, token_id: int) -> str | None:
-        """The text that one more id would complete; None when it would leave a character half done or is special."""
+        """The text that one more id would complete; None for a special token or one that ends inside a character."""
         if self._vocabulary.tokens[token_id] is None:
             return None
         state, drop_space = self._decoder.getstate(), self._drop_space
@@ -65,7 +64,7 @@ class TextStream:
         return text if complete else None
 
     def _special(self) -> str:
-        # A special token ends the segment of text before it, and the tokenizer starts the next one afresh.
+        # A special token ends a segment of text, and the tokenizer starts the next segment afresh.
         text = self.finish()
         if self._vocabulary.dummy_prefix == "always":
             self._drop_space = True
@@ -79,7 +78,7 @@ def decode(vocabulary: CanonicalVocabulary, token_ids: Iterable[int]) -> str:
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two encodings have in common from their start."""
+    """The number of tokens that two encodings share from their start."""
     for index, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return index

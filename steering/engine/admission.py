@@ -1,17 +1,18 @@
-"""What a request must be before the engine takes it: the last line of defence behind the HTTP edge's own checks."""
+"""The engine's own checks of a request, behind those at the HTTP edge."""
 
 from __future__ import annotations
 
 import math
 
-from steering.types import MAX_ALPHA, InvalidRequestError, Request, SamplingParams
+from steering.engine.request import Request, SamplingParams
+from steering.errors import InvalidRequestError
 
-# Near this a temperature is no longer a float32 that one can divide by; it is greedy long before.
+# Dividing by a smaller temperature overflows float32. Sampling is greedy long before.
 _LEAST_TEMPERATURE = 1e-30
 
 
 def check_request(request: Request, vocab_size: int, max_model_len: int) -> None:
-    """Raises InvalidRequestError naming the field at fault and its limit."""
+    """Check prompt and sampling. Raises InvalidRequestError naming the field at fault and its limit."""
     length = len(request.prompt_ids)
     if length == 0:
         raise InvalidRequestError("prompt: it has no tokens", "prompt")
@@ -28,7 +29,6 @@ def check_request(request: Request, vocab_size: int, max_model_len: int) -> None
                 f"prompt: token id {token} is not between 0 and {vocab_size - 1}", "prompt"
             )
     _check_sampling(request.sampling, vocab_size)
-    _check_steering(request)
 
 
 def _check_sampling(params: SamplingParams, vocab_size: int) -> None:
@@ -65,19 +65,4 @@ def _check_sampling(params: SamplingParams, vocab_size: int) -> None:
         if not 0 <= token < vocab_size:
             raise InvalidRequestError(
                 f"stop_token_ids: token id {token} is not between 0 and {vocab_size - 1}", "stop_token_ids"
-            )
-
-
-def _check_steering(request: Request) -> None:
-    for spec in request.steering:
-        if spec.alpha is not None and not abs(spec.alpha) <= MAX_ALPHA:
-            raise InvalidRequestError(
-                f"steering.alpha: {spec.alpha} is not a number between {-MAX_ALPHA:g} and {MAX_ALPHA:g}",
-                "steering.alpha",
-            )
-        if spec.top_k is not None and spec.top_k < 1:
-            raise InvalidRequestError(f"steering.top_k: {spec.top_k} is below 1", "steering.top_k")
-        if spec.bridge not in (None, "map", "rescore"):
-            raise InvalidRequestError(
-                f"steering.bridge: {spec.bridge!r} is not map or rescore", "steering.bridge"
             )

@@ -1,4 +1,4 @@
-"""The base's pass over tokens that the host has not read yet."""
+"""The base's pass for the next step, queued before the host has read this step's tokens."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from steering.device.transfer import on_device
-from steering.engine.sequence import Sequence as RunningSequence
+from steering.engine.sequence import SequenceState
 from steering.model.kv_cache import KVCache
 
 
 class AheadPass:
-    """The rows of a pass that has been queued for the next step, some of which may turn out to be in vain.
+    """A pass that has been queued for the next step. Sequences that end meanwhile are dropped from it.
 
     logits: float32 `[sequences, V]`, after the token that each sequence drew last.
     """
 
-    def __init__(self, sequences: Sequence[RunningSequence], logits: Tensor, cache: KVCache) -> None:
+    def __init__(self, sequences: Sequence[SequenceState], logits: Tensor, cache: KVCache) -> None:
         self._logits = logits
         self._cache = cache
         self._rows = {sequence: row for row, sequence in enumerate(sequences)}
 
     @property
-    def sequences(self) -> list[RunningSequence]:
-        """Those that have not ended since."""
+    def sequences(self) -> list[SequenceState]:
+        """The sequences that have not ended since."""
         return list(self._rows)
 
     @property
     def logits(self) -> Tensor:
-        """Theirs."""
+        """The logits of these sequences."""
         if len(self._rows) == len(self._logits):
             return self._logits
         return self._logits.index_select(0, on_device(list(self._rows.values()), self._logits.device))
 
-    def drop(self, sequence: RunningSequence) -> None:
-        """A sequence has ended, and has its pages still: nothing may be found there of the token after its last one."""
+    def drop(self, sequence: SequenceState) -> None:
+        """Drop a sequence that has ended. Its pages must not show the token computed after its last one."""
         if self._rows.pop(sequence, None) is not None:
-            # It was never looked at. If it is no number, a masked position times it is none either.
+            # The keys and values were never checked, and a masked NaN would still spoil a product.
             self._cache.clear([self._cache.allocator.slot(sequence.pages, sequence.computed)])

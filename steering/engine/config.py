@@ -1,4 +1,4 @@
-"""An engine's limits, and the base's pool that follows from them and the memory there is."""
+"""An engine's limits, and the size of the base's pool that follows from them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from steering.model.pages import PageAllocator
 from steering.model.row_input import RowInput
 from steering.model.runner import Runner
 
-# Of the memory that is free at start, a GPU's pool takes this share; a CPU's takes at most the bytes below.
+# A GPU's pool takes this share of the memory that is free at start; a CPU's takes at most the bytes below.
 _GPU_MEMORY_SHARE = 0.8
 _CPU_POOL_BYTES = 1 << 30
-# Scored prompt positions need their scores over the whole vocabulary, several float32 copies of them in memory at once:
-# this many numbers a copy, 64 MB.
+# Scoring prompts keeps several float32 copies of scores `[positions, V]` in memory. One copy has at most this many
+# numbers, 64 MB.
 MOST_SCORES = 1 << 24
 
 
@@ -25,9 +25,9 @@ MOST_SCORES = 1 << 24
 class EngineConfig:
     """Limits of one engine.
 
-    `kv_cache_memory` is bytes for the base's pool; None chooses by the device. `kl_every`: a request's first token and
-    every so-manieth after it say how far steering moved their distribution, which takes two passes over the vocabulary.
-    `enforce_eager`: call each operation as it comes on a GPU too, see `steering.device.execution`.
+    `kv_cache_memory`: bytes for the base's pool; None chooses by the device. `kl_every`: the KL divergence is measured
+    at a request's first token and then at every `kl_every`-th, because it takes two passes over the vocabulary.
+    `enforce_eager`: run a GPU without recorded passes and without running ahead.
     """
 
     max_num_seqs: int = 32
@@ -43,7 +43,10 @@ class EngineConfig:
 def make_pool(
     base: LoadedModel, config: EngineConfig, execution: Execution, max_model_len: int
 ) -> tuple[PageAllocator, Runner]:
-    """The base's pool, as many pages as the memory allows and the limits can use."""
+    """Make the base's pool: as many pages as the memory holds and the limits can use.
+
+    Raises ValueError where the memory holds no page.
+    """
     probe = KVCache(PageAllocator(1, config.page_size))
     Runner(base, probe).forward([RowInput([0], 0, probe.allocator.allocate(1), 0)])
     memory = config.kv_cache_memory or _default_memory(base.device)
@@ -61,7 +64,7 @@ def make_pool(
 
 def _default_memory(device: torch.device) -> int:
     if device.type == "cuda":
-        # What loading left in torch's own cache is free as well: joined projections were in memory twice.
+        # Loading held joined projections twice. torch's allocator still keeps that memory.
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * _GPU_MEMORY_SHARE)

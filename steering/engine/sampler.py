@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from steering.device.transfer import on_device
+from steering.engine.request import SamplingParams
 from steering.session.fusion import best
-from steering.types import SamplingParams
 
 # Tokens that are looked at before a whole vocabulary is sorted.
 _FEW = 512

@@ -1,7 +1,7 @@
-"""Who runs in the next step: admission, packing, preemption. Pure policy; no tensors.
+"""Decides which sequences run in the next step: admission, packing, preemption. Pure policy, no tensors.
 
-Running sequences that only need their next token go first, so that a long prompt never starves a decode; what is
-left of the step's token budget goes to prompts, in chunks.
+Running sequences that need only their next token go first, so that a long prompt never starves a decode. The rest of
+the step's token budget goes to prompts, in chunks.
 """
 
 from __future__ import annotations
@@ -10,38 +10,57 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from steering.engine.sequence import Sequence
+from steering.engine.sequence import SequenceState
 from steering.model.pages import PageAllocator
+from steering.session.row import Span
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens `start` to `start + count` of one sequence, to be computed in this step."""
+    """Tokens `start` to `start + count` of one sequence, to be computed in this step.
 
-    sequence: Sequence
+    Logits are wanted after the last `wanted` of them: every one where the prompt is scored, else only at the
+    sequence's end.
+    """
+
+    sequence: SequenceState
     start: int
     count: int
+    wanted: int
+
+    @classmethod
+    def of(cls, sequence: SequenceState, count: int) -> Chunk:
+        """The next `count` tokens of a sequence."""
+        start = sequence.computed
+        is_last = start + count == len(sequence.tokens)
+        return cls(sequence, start, count, count if sequence.scores_prompt else int(is_last))
 
     @property
     def is_last(self) -> bool:
         """True when the chunk reaches the sequence's end, so that its logits give the next token."""
         return self.start + self.count == len(self.sequence.tokens)
 
+    @property
+    def span(self) -> Span:
+        """The wanted positions."""
+        end = self.start + self.count
+        return Span(self.sequence.row, range(end - self.wanted + 1, end + 1))
+
 
 @dataclass(slots=True)
 class _Budget:
-    """What a step may still take: tokens to compute, and how many of them as prompt positions that are scored."""
+    """The rest of a step's budget: tokens to compute, and prompt positions to score."""
 
     tokens: int
     scored: int
 
-    def share(self, sequence: Sequence) -> int:
-        """How many of a sequence's tokens fit."""
+    def share(self, sequence: SequenceState) -> int:
+        """The number of a sequence's tokens that fit."""
         left = min(len(sequence.tokens) - sequence.computed, max(self.tokens, 0))
         return min(left, self.scored) if sequence.scores_prompt else left
 
-    def take(self, sequence: Sequence, count: int) -> None:
-        """Use some of it."""
+    def take(self, sequence: SequenceState, count: int) -> None:
+        """Use up a sequence's share."""
         self.tokens -= count
         if sequence.scores_prompt:
             self.scored -= count
@@ -58,8 +77,8 @@ class Scheduler:
         max_scored: int | None = None,
     ) -> None:
         self.allocator = allocator
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
+        self.waiting: deque[SequenceState] = deque()
+        self.running: list[SequenceState] = []
         self.preemptions = 0
         self._max_num_seqs = max_num_seqs
         self._max_step_tokens = max_step_tokens
@@ -67,10 +86,10 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        """True while anything waits or runs."""
+        """True while any sequence waits or runs."""
         return bool(self.waiting or self.running)
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, sequence: SequenceState) -> None:
         """Queue a new sequence."""
         self.waiting.append(sequence)
 
@@ -78,7 +97,7 @@ class Scheduler:
         """The chunks of the next step, their pages allocated."""
         budget = _Budget(self._max_step_tokens, self._max_scored)
         chunks: list[Chunk] = []
-        # Oldest first: what preemption takes is the youngest, which comes last and has no chunk yet.
+        # Oldest first: preemption takes the youngest sequence, which comes last and has no chunk yet.
         decoding = [s for s in self.running if len(s.tokens) - s.computed == 1]
         prefilling = [s for s in self.running if len(s.tokens) - s.computed > 1]
         for sequence in [*decoding, *prefilling]:
@@ -86,7 +105,7 @@ class Scheduler:
                 continue
             count = budget.share(sequence)
             if count and self._make_room(sequence, count, chunks):
-                chunks.append(Chunk(sequence, sequence.computed, count))
+                chunks.append(Chunk.of(sequence, count))
                 budget.take(sequence, count)
         while self.waiting and budget.tokens > 0 and len(self.running) < self._max_num_seqs:
             following = self._next_waiting(budget)
@@ -94,17 +113,17 @@ class Scheduler:
                 break
             count = budget.share(following)
             self._extend(following, count)
-            chunks.append(Chunk(following, following.computed, count))
+            chunks.append(Chunk.of(following, count))
             budget.take(following, count)
         return chunks
 
     @property
     def may_admit(self) -> bool:
-        """True where somebody waits and another sequence may run."""
+        """True where a sequence waits and another one may run."""
         return bool(self.waiting) and len(self.running) < self._max_num_seqs
 
-    def reserve_next(self, sequences: Collection[Sequence]) -> bool:
-        """Pages for one more token of each, where nobody has to give any; False where there are too few."""
+    def reserve_next(self, sequences: Collection[SequenceState]) -> bool:
+        """Allocate pages for one more token of each; False where that would need a preemption."""
         if sum(self._missing(sequence, 1) for sequence in sequences) > self.allocator.available:
             return False
         for sequence in sequences:
@@ -118,19 +137,19 @@ class Scheduler:
         if sequence.computed // self.allocator.page_size > chunk.start // self.allocator.page_size:
             self.allocator.remember(sequence.tokens[: sequence.computed], sequence.pages, chunk.start)
 
-    def finish(self, sequence: Sequence) -> None:
-        """Forget a sequence, running or waiting, and free everything that it held."""
+    def finish(self, sequence: SequenceState) -> None:
+        """Forget a running or waiting sequence and free its pages."""
         if sequence in self.running:
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
         self._release(sequence)
 
-    def _next_waiting(self, budget: _Budget) -> Sequence | None:
-        """The first in the queue for which there is budget and whose prompt is not just being computed.
+    def _next_waiting(self, budget: _Budget) -> SequenceState | None:
+        """The first waiting sequence that fits the budget and whose prompt is not being computed right now.
 
-        Answers to one prompt wait for the few steps that it takes, and then share its pages. A prompt to be scored
-        waits for others that are, and lets what only generates pass.
+        Several answers to one prompt wait the few steps until it is computed, and then share its pages. A prompt to
+        score waits for other prompts being scored, and lets sequences that only generate pass.
         """
         computing = {
             id(s.request.prompt_ids)
@@ -141,15 +160,15 @@ class Scheduler:
             (s for s in self.waiting if budget.share(s) and id(s.request.prompt_ids) not in computing), None
         )
 
-    def _shareable(self, sequence: Sequence) -> int:
-        """How many of a prompt's tokens stand on pages that others can share; its last token is always computed."""
+    def _shareable(self, sequence: SequenceState) -> int:
+        """The number of a prompt's tokens on pages that others can share. The last token is always computed."""
         if not self.allocator.prefix_caching:
             return 0
         return (sequence.prompt_length - 1) // self.allocator.page_size * self.allocator.page_size
 
-    def _admit(self, sequence: Sequence) -> bool:
-        """Move a waiting sequence to the running list if its whole text fits beside what runs."""
-        # A scoring request needs the logits of every prompt position, so nothing of it can be skipped.
+    def _admit(self, sequence: SequenceState) -> bool:
+        """Move a waiting sequence to the running list if its whole text fits beside the running ones."""
+        # A scoring request needs the logits of every prompt position, so no position can be skipped.
         shared = [] if sequence.scores_prompt else self.allocator.find_prefix(sequence.tokens)
         needed = self.allocator.pages_for(len(sequence.tokens)) - len(shared)
         if needed > self.allocator.available:
@@ -161,8 +180,8 @@ class Scheduler:
         self.running.append(sequence)
         return True
 
-    def _make_room(self, sequence: Sequence, count: int, chunks: list[Chunk]) -> bool:
-        """Give a running sequence the pages for its next tokens; False when it was itself preempted."""
+    def _make_room(self, sequence: SequenceState, count: int, chunks: list[Chunk]) -> bool:
+        """Give a running sequence the pages for its next tokens; False when it was preempted itself."""
         needed = self._missing(sequence, count)
         busy = {id(chunk.sequence) for chunk in chunks}
         while needed > self.allocator.available:
@@ -173,20 +192,20 @@ class Scheduler:
         self._extend(sequence, count)
         return True
 
-    def _extend(self, sequence: Sequence, count: int) -> None:
+    def _extend(self, sequence: SequenceState, count: int) -> None:
         sequence.pages.extend(self.allocator.allocate(self._missing(sequence, count)))
 
-    def _missing(self, sequence: Sequence, count: int) -> int:
-        """Pages that a sequence lacks for so many tokens beyond those computed."""
+    def _missing(self, sequence: SequenceState, count: int) -> int:
+        """The number of pages that a sequence lacks for `count` tokens beyond those computed."""
         return max(0, self.allocator.pages_for(sequence.computed + count) - len(sequence.pages))
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _preempt(self, sequence: SequenceState) -> None:
         self.preemptions += 1
         self.running.remove(sequence)
         self._release(sequence)
         self.waiting.appendleft(sequence)
 
-    def _release(self, sequence: Sequence) -> None:
+    def _release(self, sequence: SequenceState) -> None:
         self.allocator.release(sequence.pages)
         sequence.pages = []
         sequence.forget_computed()

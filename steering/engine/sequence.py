@@ -1,55 +1,55 @@
-"""One request on its way through the engine: the only mutable noun."""
+"""A request on its way through the engine: the only mutable noun."""
 
 from __future__ import annotations
 
 import random
 
-from steering.steerers.steerer import SteeringRow
-from steering.types import Request, ResolvedSteering, TokenLogprob
+from steering.engine.request import Request
+from steering.session.logprobs import TokenLogprob
+from steering.session.row import SteeredRow
 
 
-class Sequence:
-    """A running or waiting request: its tokens, its pages and how far its keys and values are computed."""
+class SequenceState:
+    """A waiting or running request: its tokens, its pages, and how far its keys and values are computed.
 
-    def __init__(
-        self, request: Request, steering: tuple[ResolvedSteering, ...], rows: list[SteeringRow]
-    ) -> None:
+    `tokens` is the list that `row`, its row in the steering session, reads.
+    """
+
+    def __init__(self, request: Request, row: SteeredRow, tokens: list[int]) -> None:
         self.request = request
-        self.steering = steering
-        self.rows = rows
-        self.tokens: list[int] = list(request.prompt_ids)
-        self.prompt_length = len(self.tokens)
+        self.row = row
+        self.tokens = tokens
+        self.prompt_length = len(tokens)
         self.pages: list[int] = []
         self.computed = 0
         self.started = False
         self.constraint = None if request.constraint is None else request.constraint.start()
         self.prompt_logprobs: list[TokenLogprob | None] = []
-        # Python's generator, not torch's: one uniform number a step, cheap to make and free of the device.
+        # Python's generator, not torch's: one uniform number a step is cheap, and independent of the device.
         self.generator = random.Random(request.sampling.seed)
 
     @property
     def generated(self) -> list[int]:
-        """Tokens after the prompt."""
+        """The tokens after the prompt."""
         return self.tokens[self.prompt_length :]
 
     @property
     def generated_count(self) -> int:
-        """How many tokens came after the prompt."""
+        """The number of tokens after the prompt."""
         return len(self.tokens) - self.prompt_length
 
     @property
     def scores_prompt(self) -> bool:
-        """True while the prompt's own log probabilities are still owed."""
+        """True until the prompt's log probabilities have been returned."""
         return self.request.sampling.prompt_logprobs is not None and self.generated_count == 0
 
     def start(self) -> str:
-        """Mark the end of its first wait; returns the request's id."""
+        """Mark that it has run for the first time. Returns the request's id."""
         self.started = True
         return self.request.request_id
 
     def forget_computed(self) -> None:
-        """Back to the start after preemption; tokens stay, keys and values are recomputed."""
+        """Start over after a preemption. The tokens stay; keys and values are computed again."""
         self.computed = 0
         self.prompt_logprobs = []
-        for row in self.rows:
-            row.reset()
+        self.row.reset()

@@ -1,4 +1,4 @@
-"""What a step says of itself: where its time went, and whose waiting it ended."""
+"""A step's report: its time by phase, and the requests that ran for the first time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 @dataclass(slots=True)
 class StepReport:
-    """Filled while a step runs, and not touched afterwards.
+    """Filled while a step runs, and constant afterwards.
 
-    `seconds` is wall time of the engine's thread by phase: `base` and `steering` are the models' passes, `fuse_sample`
-    all between their logits and the drawn tokens, `host` the rest (scheduling, histories of outputs, bookkeeping). A
-    GPU's work counts where the thread waits for it. `started`: ids of requests that ran for the first time.
+    `seconds`: wall time of the engine's thread by phase. `base` and `steering` are the models' passes, `fuse_sample`
+    is everything between their logits and the drawn tokens, `host` is the rest (scheduling, outputs, bookkeeping). A
+    GPU's work counts where the thread waits for it. `started`: ids of the requests that ran for the first time.
     """
 
     seconds: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
@@ -24,7 +24,7 @@ class StepReport:
     _last: float = field(default_factory=time.perf_counter)
 
     def lap(self, phase: Phase) -> None:
-        """Count the time since the last lap, or since the report was made, to a phase."""
+        """Add the time since the last lap (or since the report was made) to a phase."""
         now = time.perf_counter()
         self.seconds[phase] += now - self._last
         self._last = now

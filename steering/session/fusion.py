@@ -1,7 +1,7 @@
-"""Fusion: `log_softmax(base) + sum(alpha * bridged shift)`, renormalised. Pure functions over float32 `[rows, V]`.
+"""Fusion: `log_softmax(base) + sum(weighed shifts)`. Pure functions over float32 `[rows, V]`.
 
-Everything here works on *scores*: log probabilities up to a constant of the row, which the base's logits are too. A
-row is only normalised where somebody wants its probabilities.
+They work on *scores*, log probabilities up to a constant per row, as the base's logits are. A row is normalised only
+where its probabilities are wanted.
 """
 
 from __future__ import annotations
@@ -11,34 +11,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from steering.bridges.map import Bridged
+from steering.adapters.shift import Shift
 
 
-def add_shift(
-    steered: Tensor, base: Tensor, bridged: Bridged, alphas: Tensor, top_ks: Sequence[int | None]
-) -> None:
-    """Add an adapter's shift times each row's alpha to `steered` `[rows, V]`, in place.
+def add_shift(steered: Tensor, base: Tensor, shift: Shift, top_ks: Sequence[int | None]) -> None:
+    """Add a weighed shift to `steered` `[rows, V]` in place.
 
-    Where a row has a `top_k`, only the k likeliest tokens of `base` `[rows, V]` are shifted. alphas `[rows]`.
+    A row with a `top_k` gets it on the k likeliest tokens of `base` `[rows, V]` only.
     """
     limited = {row: k for row, k in enumerate(top_ks) if k is not None and k < base.shape[1]}
-    untouched = {row: steered[row].clone() for row in limited}
-    if bridged.columns is None:
-        steered.addcmul_(bridged.values, alphas[:, None])
-    else:
-        values = bridged.values * alphas[:, None]
-        steered.scatter_add_(1, bridged.columns.expand_as(values), values)
+    before = {row: steered[row].clone() for row in limited}
+    shift.add_to(steered)
     for row, k in limited.items():
         kept = base[row].topk(k).indices
-        untouched[row][kept] = steered[row, kept]
-        steered[row] = untouched[row]
+        before[row][kept] = steered[row, kept]
+        steered[row] = before[row]
 
 
 def divergence(steered: Tensor, base: Tensor) -> Tensor:
     """KL(steered || base) of each row of scores `[rows, V]`, in nats, float32 `[rows]`."""
     ours, theirs = steered.log_softmax(-1), base.log_softmax(-1)
     probabilities = ours.exp()
-    # What has no probability adds nothing, however far it was moved.
+    # A token of probability 0 adds nothing, however far it was moved.
     moved = torch.where(probabilities > 0, ours - theirs, 0.0)
     kl: Tensor = torch.linalg.vecdot(probabilities, moved)
     return kl.clamp_(min=0.0)
@@ -47,6 +41,6 @@ def divergence(steered: Tensor, base: Tensor) -> Tensor:
 def best(scores: Tensor) -> Tensor:
     """Index of each row's largest score, the first of equals, int64 `[rows]`."""
     if scores.device.type == "cpu":
-        # numpy's is vectorised: torch's takes six times as long over a large vocabulary.
+        # numpy's argmax is vectorised. torch's takes six times as long over a large vocabulary.
         return torch.from_numpy(scores.numpy().argmax(-1))
     return scores.argmax(-1)

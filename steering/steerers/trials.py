@@ -1,4 +1,4 @@
-"""What a steering model says of continuations of its rows, without the rows taking any notice."""
+"""Scores continuations of a sequence by a steering model, without changing the sequence's state."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from torch import Tensor
 from steering.device.transfer import on_device
 from steering.model.row_input import RowInput
 from steering.model.runner import Runner
-from steering.steerers.steerer import Steerer, SteeringRow
+from steering.steerers.state import SteererState
+from steering.steerers.steerer import Steerer
 
-# Rows of one forward pass over continuations; bounds the logits in memory.
+# Rows of one forward pass over continuations. Bounds the memory that their logits take.
 _MAX_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Tokens to feed from position `start` of a row on, and the token whose score each position gives."""
+    """Tokens to feed from position `start` on, and the target token to score at each of them."""
 
-    row: SteeringRow
+    state: SteererState
     start: int
     feed: tuple[int, ...]
     targets: tuple[int, ...]
 
 
 def score_trials(steerer: Steerer, trials: Sequence[Trial]) -> dict[Trial, list[float]]:
-    """The log ratio of every target of every trial. What several trials feed alike is read once."""
+    """The log ratio of each target of each trial. A feed that several trials share is read once."""
     if not trials:
         return {}
     sharing = _sharing(trials)
@@ -45,10 +46,10 @@ def score_trials(steerer: Steerer, trials: Sequence[Trial]) -> dict[Trial, list[
                 taken.append((runner, pages))
                 logits.append(_try_out(runner, number, batch, pages))
                 finite.append(torch.isfinite(logits[-1].amax()).float()[None])
-            ratio = steerer.adapter.shifting.log_ratio(logits)
+            ratio = steerer.adapter.rule.log_ratio(logits)
             wanted = on_device(_wanted(batch, sharing), ratio.device)
             found.append(ratio[wanted[:, 0], wanted[:, 1]])
-        # Read in one piece: the host waits for the device each time.
+        # Read in one piece, because the host waits for the device at each read.
         values: list[float] = torch.cat([*finite, *found]).tolist()
         for (runner, pages), is_finite in zip(taken, values, strict=False):
             if not is_finite:
@@ -61,25 +62,25 @@ def score_trials(steerer: Steerer, trials: Sequence[Trial]) -> dict[Trial, list[
 
 
 def _sharing(trials: Sequence[Trial]) -> dict[Trial, list[Trial]]:
-    """The trials that must be read, and those that each of them answers: all that feed a beginning of what it feeds."""
+    """The trials that must be read, each with the trials that it answers: those whose feed is a prefix of its own."""
     found: dict[Trial, list[Trial]] = {}
     last: Trial | None = None
-    # Sorted, a beginning stands right before all that begins with it.
-    for trial in sorted(trials, key=lambda each: (id(each.row), each.start, each.feed), reverse=True):
-        if last is None or not _begins(trial, last):
+    # In sorted order a prefix stands right before everything that begins with it.
+    for trial in sorted(trials, key=lambda each: (id(each.state), each.start, each.feed), reverse=True):
+        if last is None or not _is_prefix(trial, last):
             last = trial
             found[last] = []
         found[last].append(trial)
     return found
 
 
-def _begins(trial: Trial, other: Trial) -> bool:
-    same = trial.row is other.row and trial.start == other.start
+def _is_prefix(trial: Trial, other: Trial) -> bool:
+    same = trial.state is other.state and trial.start == other.start
     return same and other.feed[: len(trial.feed)] == trial.feed
 
 
 def _wanted(passes: Sequence[Trial], sharing: dict[Trial, list[Trial]]) -> list[tuple[int, int]]:
-    """(position, target) of all that these passes answer, positions counted over all that is fed."""
+    """The (position, target) pairs that these trials answer. Positions count over all fed tokens."""
     found: list[tuple[int, int]] = []
     start = 0
     for each in passes:
@@ -89,27 +90,19 @@ def _wanted(passes: Sequence[Trial], sharing: dict[Trial, list[Trial]]) -> list[
     return found
 
 
-def _try_out(runner: Runner, number: int, trials: Sequence[Trial], scratch: list[int]) -> Tensor:
-    """Logits of every fed token, `[sum(len(feed)), V_steering]`. The rows' own keys and values stay untouched.
+def _try_out(runner: Runner, number: int, trials: Sequence[Trial], fresh: list[int]) -> Tensor:
+    """Logits of every fed token, `[sum(len(feed)), V_steering]`. Adds the pages that it takes to `fresh`.
 
-    Full pages before the continuation are read where they are; the page in which it starts is copied, since several
-    continuations write to it. Pages taken are added to `scratch`, to be released.
+    Whole pages before a continuation are read where they are. The page in which it starts is copied, because several
+    continuations write to it.
     """
-    allocator, cache = runner.cache.allocator, runner.cache
-    size = allocator.page_size
     inputs: list[RowInput] = []
-    sources: list[int] = []
-    targets: list[int] = []
+    copies: list[tuple[int, int]] = []
     for trial in trials:
-        own = trial.row.caches[number].pages
-        whole = trial.start // size
-        fresh = allocator.allocate(allocator.pages_for(trial.start + len(trial.feed)) - whole)
-        scratch.extend(fresh)
-        if trial.start % size:
-            sources.append(own[whole])
-            targets.append(fresh[0])
-        inputs.append(RowInput(trial.feed, trial.start, [*own[:whole], *fresh], 0))
-    cache.make_room()
-    if sources:
-        cache.copy_pages(sources, targets)
+        fork = trial.state.caches[number].fork(trial.start, len(trial.feed))
+        fresh.extend(fork.fresh)
+        if fork.copied:
+            copies.append(fork.copied)
+        inputs.append(RowInput(trial.feed, trial.start, fork.pages, 0))
+    trials[0].state.caches[number].copy_pages(copies)
     return runner.forward(inputs)

@@ -59,7 +59,7 @@ def engine(base: Any, tokenizer: Any, tokenizers: Tokenizers, *, neutral: bool =
     base, tiny = copy.deepcopy(base), copy.deepcopy(DELTA)
     made = Engine(random_model(base, tokenizer, dtype=torch.float32), EngineConfig(prefix_caching=False))
     delta = random_delta("delta", random_model(tiny, tokenizers.small, dtype=torch.float32))
-    made.attach(replace(delta, neutral=neutral))
+    made.session.attach(replace(delta, neutral=neutral))
     return made
 
 

@@ -38,7 +38,7 @@ def make_engine(workshop: Workshop) -> Iterator[MakeEngine]:
         limits = EngineConfig(**({"page_size": 4, "max_num_seqs": 16} | config))
         engine = Engine(workshop.loaded(base), limits, execution)
         for adapter in adapters:
-            engine.attach(adapter)
+            engine.session.attach(adapter)
         made.append(engine)
         return engine
 

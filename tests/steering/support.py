@@ -15,8 +15,13 @@ from transformers import PreTrainedTokenizerFast
 
 from steering.adapters import Adapter, load_adapter
 from steering.engine.engine import Engine
+from steering.engine.outputs import StepOutput
+from steering.engine.request import Request, SamplingParams
+from steering.engine.sequence import SequenceState
 from steering.model.loading import LoadedModel, load_model
-from steering.types import Request, SamplingParams, SteeringSpec, StepOutput, TokenLogprob
+from steering.session.logprobs import TokenLogprob
+from steering.session.row import SteeredRow
+from steering.specs import SteeringSpec
 from tests.models import save_folder, tiny_model, tokenizer_byte_level, tokenizer_sentencepiece
 from tests.oracle import NaiveAdapter, NaiveModel
 
@@ -109,6 +114,12 @@ class Result:
         self.finish = output.finish_reason
         self.changed += output.changed
         self.kl += output.kl or 0.0
+
+
+def new_sequence(request: Request) -> SequenceState:
+    """A sequence that nothing steers, as the engine makes one."""
+    tokens = list(request.prompt_ids)
+    return SequenceState(request, SteeredRow(tokens, (), ()), tokens)
 
 
 def request(

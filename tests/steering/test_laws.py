@@ -14,7 +14,8 @@ from transformers.models.auto.tokenization_auto import AutoTokenizer
 from mapping_cache import MatchKind, build_map, canonical_vocabulary
 from steering.adapters import Adapter
 from steering.crossing.text import TextStream, decode
-from steering.types import Request, SteeringSpec
+from steering.engine.request import Request
+from steering.specs import SteeringSpec
 from tests.oracle import Oracle, complete_text, segments
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop, assert_close, request, run, run_alone, tokenizer_of

@@ -10,8 +10,10 @@ import pytest
 
 from steering.adapters import Adapter, load_adapter
 from steering.engine.engine import Engine, EngineConfig
+from steering.engine.request import Request, SamplingParams
+from steering.errors import InvalidRequestError
 from steering.model.loading import load_model
-from steering.types import InvalidRequestError, Request, SamplingParams, SteeringSpec
+from steering.specs import SteeringSpec
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import (
     Result,
@@ -48,16 +50,14 @@ def test_law_07_a_request_keeps_the_version_it_was_admitted_with(
     assert expected[0].tokens != expected[1].tokens
     engine = make_engine(BASE, old)
     before, after = request("before", PROMPT, "tab", count=12), request("after", PROMPT, "tab", count=12)
-    assert engine.resolve(before)[0].version == old.version
-    engine.add_request(before)
+    assert engine.add_request(before)[0].version == old.version
     results: dict[str, Result] = {}
     for _ in range(steps):
         for output in engine.step():
             results.setdefault(output.request_id, Result()).take(output)
-    engine.attach(new)
-    assert engine.resolve(after)[0].version == new.version
-    assert engine.adapters()["tab"].version == new.version
-    engine.add_request(after)
+    engine.session.attach(new)
+    assert engine.session.adapters()["tab"].version == new.version
+    assert engine.add_request(after)[0].version == new.version
     drain(engine, results)
     assert results["before"].tokens == expected[0].tokens
     assert results["after"].tokens == expected[1].tokens
@@ -73,12 +73,12 @@ def test_law_07_detaching_changes_nothing_for_what_runs(workshop: Workshop, make
     results: dict[str, Result] = {}
     for output in engine.step():
         results.setdefault(output.request_id, Result()).take(output)
-    engine.detach("tab")
-    assert engine.adapters() == {}
+    engine.session.detach("tab")
+    assert engine.session.adapters() == {}
     with pytest.raises(InvalidRequestError):
         engine.add_request(request("late", PROMPT, "tab"))
     with pytest.raises(KeyError):
-        engine.detach("tab")
+        engine.session.detach("tab")
     drain(engine, results)
     assert results["running"].tokens == results["waiting"].tokens == expected.tokens
 
@@ -91,7 +91,7 @@ def test_law_07_prefixes_are_shared_whatever_steers(workshop: Workshop, make_eng
     engine = make_engine(BASE, old)
     run_alone(engine, request("first", PROMPT, "tab"))
     assert engine.stats().prefix_cache_hits == 0
-    engine.attach(new)
+    engine.session.attach(new)
     assert run_alone(engine, request("second", PROMPT, "tab")).tokens == expected.tokens
     hits = engine.stats().prefix_cache_hits
     assert hits > 0
@@ -121,7 +121,7 @@ def test_law_07_a_steering_model_reads_a_shared_beginning_once(
     for got, alone in zip(found, expected, strict=True):
         assert got.tokens == alone.tokens
         assert_close(got.logprobs, alone.logprobs)
-    hits = next(iter(engine._registry.current().values())).runners[0].cache.allocator.prefix_hits
+    hits = next(iter(engine.session._registry.current().values())).runners[0].cache.allocator.prefix_hits
     assert hits >= 2 * 8, "two full pages at least were read by somebody else before"
     together = run(engine, [replace(one, request_id=f"{one.request_id}-again") for one in requests])
     for one, alone in zip(requests, expected, strict=True):
@@ -270,7 +270,7 @@ WRONG_STEERING: list[tuple[str, SteeringSpec]] = [
     ("steering.alpha", SteeringSpec("tab", alpha=math.inf)),
     ("steering.alpha", SteeringSpec("tab", alpha=3e38)),
     ("steering.top_k", SteeringSpec("tab", top_k=0)),
-    ("steering.bridge", SteeringSpec("tab", bridge="tunnel")),  # type: ignore[arg-type]
+    ("steering.bridge", SteeringSpec("tab", bridge="tunnel")),
 ]
 WRONG_PROMPTS = [(), (-1,), (10**6,), (480,), (5,) * 1000]
 
@@ -325,7 +325,7 @@ def test_law_09_one_row_with_broken_scores_ends_alone(
         weight = model.model.get_input_embeddings().weight  # type: ignore[operator]
         weight.data[ids[-1]] = math.nan
     engine = Engine(base, EngineConfig(page_size=4, max_num_seqs=8, prefix_caching=prefix_caching))
-    engine.attach(tab)
+    engine.session.attach(tab)
     # Not rescored: a candidate's text may have the broken token in it, whose ever it is.
     steering = SteeringSpec("tab", bridge="map")
     healthy = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from steering.adapters import adapter_folder
-from steering.types import AdapterLoadError
+from steering.errors import AdapterLoadError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from mapping_cache import load_or_build
 from steering.crossing.crossing import Crossing, Crossings
 from steering.crossing.history import SharedHistory, TextHistory
 from steering.model.loading import load_model
-from steering.types import SteeringSpec
+from steering.specs import SteeringSpec
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop, assert_close, request, run, run_alone
 
@@ -23,7 +23,7 @@ def test_adapters_with_one_tokenizer_share_it(workshop: Workshop) -> None:
     first, second = (workshop.adapter(str(tiny), tiny)[0].models[0] for tiny in (FIRST, SECOND))
     other = workshop.adapter("other", Tiny("llama", "sp", seed=4))[0].models[0]
     assert first is not second
-    crossings = Crossings(base)
+    crossings = Crossings(base.vocabulary, base.device)
     crossing = crossings.to(first, load_or_build(base.vocabulary, first.vocabulary))
     assert isinstance(crossing.new_history(), TextHistory)
     assert crossings.to(second, load_or_build(base.vocabulary, second.vocabulary)) is crossing
@@ -38,7 +38,7 @@ def test_another_tokenizer_of_the_same_vocabulary_is_another_crossing(workshop: 
     first, second = (load_model(workshop.folder(tiny), device="cpu") for tiny in (FIRST, SECOND))
     found = load_or_build(base.vocabulary, first.vocabulary)
     assert found == load_or_build(base.vocabulary, second.vocabulary)
-    crossings = Crossings(base)
+    crossings = Crossings(base.vocabulary, base.device)
     one, other = crossings.to(first, found), crossings.to(second, found)
     assert one is not other
 
@@ -46,7 +46,7 @@ def test_another_tokenizer_of_the_same_vocabulary_is_another_crossing(workshop: 
 def test_another_map_is_another_crossing(workshop: Workshop) -> None:
     base = workshop.loaded(BASE)
     tiny = workshop.adapter("tab", FIRST)[0].models[0]
-    crossings = Crossings(base)
+    crossings = Crossings(base.vocabulary, base.device)
     found = load_or_build(base.vocabulary, tiny.vocabulary)
     loose = load_or_build(base.vocabulary, tiny.vocabulary, min_similarity=0.0)
     # One that somebody changed, and called as before.
@@ -75,15 +75,17 @@ def test_adapters_that_share_it_steer_as_each_does_alone(workshop: Workshop, mak
 
 def test_it_goes_with_its_last_adapter(workshop: Workshop, make_engine: MakeEngine) -> None:
     engine = make_engine(BASE)
-    first, second = (engine.prepare(workshop.adapter(str(tiny.seed), tiny)[0]) for tiny in (FIRST, SECOND))
+    first, second = (
+        engine.session.prepare(workshop.adapter(str(tiny.seed), tiny)[0]) for tiny in (FIRST, SECOND)
+    )
     for steerer in (first, second):
-        engine.install(steerer)
+        engine.session.install(steerer)
     crossing = weakref.ref(first.crossing)
     names = [first.adapter.name, second.adapter.name]
     del first, second, steerer
-    engine.detach(names[0])
+    engine.session.detach(names[0])
     gc.collect()
     assert crossing() is not None
-    engine.detach(names[1])
+    engine.session.detach(names[1])
     gc.collect()
     assert crossing() is None

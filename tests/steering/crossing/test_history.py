@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import AutoTokenizer
 
 from mapping_cache import CanonicalVocabulary, VocabularyMap, build_map, canonical_vocabulary
-from steering.crossing.history import SharedHistory, SteeringEncoder, TextHistory
+from steering.crossing.encoder import SteeringEncoder
+from steering.crossing.history import SharedHistory, TextHistory
 from tests.models import SAMPLE
 from tests.oracle import complete_text, history
 from tests.steering.support import tokenizer_of

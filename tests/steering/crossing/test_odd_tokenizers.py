@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from steering.adapters import load_adapter
-from steering.types import BridgeName, SteeringSpec
+from steering.specs import SteeringSpec
 from tests.models import save_folder, tiny_model, tokenizer_byte_level, tokenizer_sentencepiece
 from tests.oracle import NaiveAdapter, NaiveModel, Oracle
 from tests.steering.conftest import MakeEngine
@@ -58,7 +58,7 @@ def test_text_that_the_steering_tokenizer_swallows(
     make: Callable[[], PreTrainedTokenizerFast],
     base: str,
     text: str,
-    bridge: BridgeName,
+    bridge: str,
 ) -> None:
     folder = save_delta(tmp_path / "delta", make())
     engine = make_engine(Tiny("llama", base), load_adapter("delta", folder, device="cpu", dtype="float32"))
@@ -77,7 +77,7 @@ def test_text_that_the_steering_tokenizer_swallows(
 @pytest.mark.parametrize("base", ["sp", "bl"])
 @pytest.mark.parametrize("bridge", ["map", "rescore"])
 def test_a_text_longer_than_the_steering_model_sees(
-    make_engine: MakeEngine, tmp_path: Path, base: str, bridge: BridgeName
+    make_engine: MakeEngine, tmp_path: Path, base: str, bridge: str
 ) -> None:
     """What it still sees depends on the text alone: echo, generation and another chunking agree (law 10)."""
     folder = save_delta(tmp_path / "delta", tokenizer_byte_level(), context=40)

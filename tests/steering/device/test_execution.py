@@ -19,7 +19,7 @@ from torch import Tensor
 from steering.adapters import Adapter
 from steering.device.execution import Execution, execution_on
 from steering.device.side_stream import CudaSideStream
-from steering.engine import outputs, sampler
+from steering.engine import drawn, sampler
 from steering.engine.engine import Engine, EngineConfig
 from steering.model.attention import AttentionPlan
 from steering.model.kv_cache import KVCache
@@ -319,12 +319,12 @@ def test_what_was_computed_in_vain_reaches_nobody(workshop: Workshop) -> None:
 def test_an_idle_engine_keeps_no_adapter(workshop: Workshop, make_engine: MakeEngine) -> None:
     adapter = workshop.adapter("same", Tiny("gpt2", "sp", seed=2))[0]
     engine = make_engine(BASE, execution=Execution(runs_ahead=True))
-    steerer = engine.prepare(adapter)
-    engine.install(steerer)
+    steerer = engine.session.prepare(adapter)
+    engine.session.install(steerer)
     tokens = run(engine, [request("a", [5, 6, 7], "same", count=6)])["a"].tokens
     stop = SamplingParams(max_tokens=6, temperature=0, stop_token_ids=frozenset({tokens[2]}), ignore_eos=True)
     run(engine, [Request("b", (5, 6, 7), stop, (SteeringSpec("same"),))])
-    engine.detach("same")
+    engine.session.detach("same")
     seen = weakref.ref(steerer)
     del steerer
     gc.collect()
@@ -372,7 +372,7 @@ def _traffic(
         loaded, EngineConfig(page_size=PAGE, max_num_seqs=4, kv_cache_memory=size * pages), execution
     )
     for adapter in adapters:
-        engine.attach(adapter)
+        engine.session.attach(adapter)
     found: dict[str, tuple[list[int], str | None]] = {}
     aborts: dict[str, int] = {}
     for step in range(200):
@@ -424,7 +424,7 @@ def test_a_decode_step_waits_for_the_device_once(
     sampling: dict[str, Any],
 ) -> None:
     """For the tokens; `rescore` waits for its candidates and for what its trials say of them, too."""
-    for module in (sampler, outputs):
+    for module in (sampler, drawn):
         # On a CPU it is numpy's.
         monkeypatch.setattr(module, "best", lambda scores: scores.argmax(-1))
     engine = make_engine(BASE, *kinds_of_steering(workshop), execution=like_a_gpu(), page_size=32)

@@ -13,8 +13,8 @@ import torch
 
 from steering.crossing.text import TextStream
 from steering.engine.constraint import Constraint, ConstraintCompiler, ConstraintError, constrain
+from steering.engine.request import Request
 from steering.model.loaded_model import LoadedModel
-from steering.types import Request
 from tests.oracle import Oracle
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop, drain, request, run, run_alone
@@ -199,7 +199,7 @@ def test_one_rows_failing_grammar_ends_that_row_alone(workshop: Workshop, make_e
     assert state is not None
     state.error = "it has grown too large"
     outputs = {output.request_id: output for output in engine.step()}
-    assert (outputs["broken"].finish_reason, outputs["broken"].param) == ("error", "response_format")
+    assert (outputs["broken"].finish_reason, outputs["broken"].cause) == ("error", "constraint")
     assert "grown too large" in (outputs["broken"].error or "")
     rest = drain(engine, {})
     assert {name: result.finish for name, result in rest.items()} == {"whole": "stop", "free": "length"}

@@ -9,8 +9,9 @@ import pytest
 from steering.adapters import Adapter
 from steering.crossing.text import decode
 from steering.engine.engine import Engine, EngineConfig
+from steering.engine.outputs import StepOutput
 from steering.model.loading import load_model
-from steering.types import SteeringSpec, StepOutput
+from steering.specs import SteeringSpec
 from tests.models import ARCHITECTURES
 from tests.oracle import NaiveAdapter, Oracle
 from tests.steering.conftest import MakeEngine

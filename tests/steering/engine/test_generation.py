@@ -12,7 +12,7 @@ from transformers.models.auto.tokenization_auto import AutoTokenizer
 from steering.adapters import load_adapter
 from steering.engine.engine import Engine, EngineConfig
 from steering.model.loading import load_model
-from steering.types import BridgeName, SteeringSpec
+from steering.specs import SteeringSpec
 from tests.models import save_folder, tiny_model
 from tests.oracle import NaiveAdapter, NaiveModel, Oracle
 from tests.steering.conftest import MakeEngine
@@ -120,7 +120,7 @@ def test_log_probabilities_come_only_when_asked_for(make_engine: MakeEngine) -> 
 @pytest.mark.parametrize("bridge", ["map", "rescore"])
 @pytest.mark.parametrize("vocabulary", ["gpt2", "llama-2"])
 def test_published_vocabularies_give_the_naive_distribution(
-    shared: Path, tmp_path: Path, bridge: BridgeName, vocabulary: str
+    shared: Path, tmp_path: Path, bridge: str, vocabulary: str
 ) -> None:
     """A trained base of 512 tokens, steered by a random delta that has a published vocabulary of tens of thousands."""
     tokenizer = AutoTokenizer.from_pretrained(shared / "tokenizers" / vocabulary)
@@ -128,7 +128,7 @@ def test_published_vocabularies_give_the_naive_distribution(
     save_folder(tmp_path / "delta", tiny_model("llama", len(tokenizer), 2, special), tokenizer)
     path = shared / "models" / "stories-260k"
     engine = Engine(load_model(path, device="cpu", dtype="float32"), EngineConfig(max_num_seqs=2))
-    engine.attach(load_adapter("delta", tmp_path / "delta", device="cpu", dtype="float32"))
+    engine.session.attach(load_adapter("delta", tmp_path / "delta", device="cpu", dtype="float32"))
     prompt = engine.base.tokenizer.encode("Once upon a time, there")
     spec = SteeringSpec("delta", alpha=1.0, bridge=bridge)
     got = run_alone(engine, request("r", prompt, spec, count=8))

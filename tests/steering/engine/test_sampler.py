@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steering.engine.request import SamplingParams
 from steering.engine.sampler import SamplingRow, adjust, sample
-from steering.types import SamplingParams
 
 WIDTH = 12
 

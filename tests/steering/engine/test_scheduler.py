@@ -5,16 +5,17 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steering.engine.request import Request, SamplingParams
 from steering.engine.scheduler import Scheduler
-from steering.engine.sequence import Sequence
+from steering.engine.sequence import SequenceState
 from steering.model.pages import PageAllocator
-from steering.types import Request, SamplingParams
+from tests.steering.support import new_sequence
 
 PAGE = 4
 
 
-def sequence(name: str, length: int) -> Sequence:
-    return Sequence(Request(name, tuple(range(length)), SamplingParams(seed=0)), (), [])
+def sequence(name: str, length: int) -> SequenceState:
+    return new_sequence(Request(name, tuple(range(length)), SamplingParams(seed=0)))
 
 
 def scheduler(*, pages: int = 16, seqs: int = 4, tokens: int = 8) -> Scheduler:
@@ -110,7 +111,7 @@ def test_scoring_a_long_prompt_holds_up_nobody_who_generates() -> None:
     policy = Scheduler(PageAllocator(64, PAGE), 4, 16, max_scored=4)
     for name in ("first", "second"):
         params = SamplingParams(seed=0, max_tokens=0, prompt_logprobs=1)
-        policy.add(Sequence(Request(name, tuple(range(20)), params), (), []))
+        policy.add(new_sequence(Request(name, tuple(range(20)), params)))
     policy.add(sequence("chat", 6))
     assert names(policy) == [("first", 0, 4), ("chat", 0, 6)]
     assert sum(count for name, _, count in names(policy) if name != "chat") <= 4

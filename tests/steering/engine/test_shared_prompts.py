@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from steering.engine.request import Request, SamplingParams
 from steering.engine.scheduler import Scheduler
-from steering.engine.sequence import Sequence
+from steering.engine.sequence import SequenceState
 from steering.model.pages import PageAllocator
-from steering.types import Request, SamplingParams
 from tests.steering.conftest import MakeEngine
-from tests.steering.support import Tiny, Workshop, drain, request, run_alone
+from tests.steering.support import Tiny, Workshop, drain, new_sequence, request, run_alone
 
 PAGE = 4
 PROMPT = tuple(range(20, 42))
@@ -15,9 +15,9 @@ PROMPT = tuple(range(20, 42))
 
 def siblings(
     count: int, prompt: tuple[int, ...] = PROMPT, prompt_logprobs: int | None = None
-) -> list[Sequence]:
+) -> list[SequenceState]:
     return [
-        Sequence(Request(f"{i}", prompt, SamplingParams(seed=i, prompt_logprobs=prompt_logprobs)), (), [])
+        new_sequence(Request(f"{i}", prompt, SamplingParams(seed=i, prompt_logprobs=prompt_logprobs)))
         for i in range(count)
     ]
 
@@ -45,7 +45,7 @@ def test_only_the_first_computes_the_prompt() -> None:
 def test_others_do_not_wait_behind_them() -> None:
     policy = Scheduler(PageAllocator(64, PAGE, prefix_caching=True), 8, 16)
     first, second = siblings(2)
-    stranger = Sequence(Request("stranger", tuple(range(5)), SamplingParams(seed=9)), (), [])
+    stranger = new_sequence(Request("stranger", tuple(range(5)), SamplingParams(seed=9)))
     for sequence in (first, second, stranger):
         policy.add(sequence)
     step(policy)

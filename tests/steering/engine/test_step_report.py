@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from steering.engine.request import Request, SamplingParams
 from steering.engine.step_report import PHASES
-from steering.types import Request, SamplingParams, SteeringSpec
+from steering.specs import SteeringSpec
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop
 

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steering.bridges.map import Bridged, MapTensors, carry, map_shift
+from steering.adapters.shift import Shift
+from steering.bridges.map import carry
+from steering.crossing.map_tensors import MapTensors
 from steering.session.fusion import add_shift, best, divergence
 
 seeds = st.integers(0, 2**32 - 1)
@@ -50,7 +52,7 @@ def test_a_shift_lands_where_it_should(
     alphas = torch.tensor(data.draw(st.lists(st.floats(-2, 2, width=32), min_size=rows, max_size=rows)))
     top_ks = data.draw(st.lists(st.none() | st.integers(1, width + 2), min_size=rows, max_size=rows))
     steered = base.clone()
-    add_shift(steered, base, Bridged(values, columns), alphas, top_ks)
+    add_shift(steered, base, Shift(values, columns).times(alphas), top_ks)
     dense = torch.zeros_like(base)
     dense[:, slice(None) if columns is None else columns] = values
     for row, k in enumerate(top_ks):
@@ -67,13 +69,14 @@ def test_centring_makes_an_offset_meaningless(seed: int, rows: int, width: int, 
     base, shift = scores(seed, rows, width), scores(seed + 1, rows, width)
     columns = some(seed, width, 0.6)
     tensors = MapTensors(columns, columns.flip(0), is_identity=False)
-    one = map_shift(shift, tensors, base, neutral=True)
-    other = map_shift(shift + offset, tensors, base, neutral=True)
+    one = carry(shift, tensors, base, neutral=True)
+    other = carry(shift + offset, tensors, base, neutral=True)
     torch.testing.assert_close(one.values, other.values, atol=1e-3, rtol=1e-3)
     if len(columns):
         weights = base[:, columns].softmax(-1)
         torch.testing.assert_close((weights * one.values).sum(-1), torch.zeros(rows), atol=1e-4, rtol=0)
-    assert torch.equal(carry(shift, tensors).values, shift[:, columns.flip(0)])
+    plain = carry(shift, tensors, base, neutral=False)
+    assert torch.equal(plain.values, shift[:, columns.flip(0)])
 
 
 def test_the_best_is_the_first_of_equals() -> None:

@@ -30,7 +30,7 @@ def test_every_trial_is_answered_where_its_own_tokens_are_read(trials: list[Tria
     passes = list(sharing)
     # What each position has read: the row, where it began, and the tokens up to it.
     read = [
-        (each.row, each.start, each.feed[:end]) for each in passes for end in range(1, len(each.feed) + 1)
+        (each.state, each.start, each.feed[:end]) for each in passes for end in range(1, len(each.feed) + 1)
     ]
     wanted = iter(_wanted(passes, sharing))
     for each in passes:
@@ -38,7 +38,7 @@ def test_every_trial_is_answered_where_its_own_tokens_are_read(trials: list[Tria
             for place, target in enumerate(trial.targets, 1):
                 position, asked = next(wanted)
                 assert asked == target
-                assert read[position] == (trial.row, trial.start, trial.feed[:place])
+                assert read[position] == (trial.state, trial.start, trial.feed[:place])
     assert next(wanted, None) is None
 
 
@@ -47,5 +47,5 @@ def test_nothing_is_read_twice_that_another_reads(trials: list[Trial]) -> None:
     passes = list(_sharing(trials))
     for each in passes:
         for other in passes:
-            if each is not other and each.row is other.row and each.start == other.start:
+            if each is not other and each.state is other.state and each.start == other.start:
                 assert other.feed[: len(each.feed)] != each.feed

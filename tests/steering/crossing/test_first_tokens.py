@@ -8,18 +8,19 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mapping_cache import CanonicalVocabulary, build_map, canonical_vocabulary
-from steering.crossing.history import SteeringEncoder, TextHistory
-from steering.crossing.spelling import Spelling
+from steering.crossing.encoder import SteeringEncoder
+from steering.crossing.first_tokens import FirstTokens
+from steering.crossing.history import TextHistory
 from tests.models import SAMPLE, tokenizer_byte_level, tokenizer_sentencepiece
 
 MADE = {"sp": tokenizer_sentencepiece, "bl": tokenizer_byte_level}
 PAIRS = [("sp", "bl"), ("bl", "sp")]
 
 
-def made(base: str, steering: str) -> tuple[Spelling, CanonicalVocabulary, CanonicalVocabulary]:
+def made(base: str, steering: str) -> tuple[FirstTokens, CanonicalVocabulary, CanonicalVocabulary]:
     theirs, ours = MADE[base](), MADE[steering]()
     vocabulary, steered = canonical_vocabulary(theirs), canonical_vocabulary(ours)
-    found = Spelling.of(
+    found = FirstTokens.of(
         vocabulary, steered, SteeringEncoder(ours, steered), build_map(theirs, ours), torch.device("cpu")
     )
     return found, vocabulary, steered
@@ -35,9 +36,9 @@ def is_text(token: bytes | None) -> bool:
 @pytest.mark.parametrize(("base", "steering"), PAIRS)
 def test_a_spelling_begins_as_the_token_does(base: str, steering: str) -> None:
     spelling, theirs, ours = made(base, steering)
-    assert len(spelling.first) == len(spelling.stems) == len(theirs)
+    assert len(spelling.first) == len(spelling.exact) == len(theirs)
     longer = alone = 0
-    columns = (spelling.first.tolist(), spelling.stems.tolist(), spelling.is_known.tolist())
+    columns = (spelling.first.tolist(), spelling.exact.tolist(), spelling.is_known.tolist())
     for token, first, stem, is_known in zip(theirs.tokens, *columns, strict=True):
         if not token or not is_known:
             assert not is_text(token)
@@ -87,7 +88,7 @@ def test_what_cannot_be_written_is_unknown() -> None:
     ours = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[unk]")
     theirs = tokenizer_byte_level()
     vocabulary, steered = canonical_vocabulary(theirs), canonical_vocabulary(ours)
-    spelling = Spelling.of(
+    spelling = FirstTokens.of(
         vocabulary, steered, SteeringEncoder(ours, steered), build_map(theirs, ours), torch.device("cpu")
     )
     assert 0 < int(spelling.is_known.sum()) < 10

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from steering.adapters import Adapter, AdapterRegistry
+from steering.session.registry import SteererRegistry
+from steering.steerers.steerer import Steerer
 
 
-@dataclass(frozen=True, eq=False)
-class Named:
-    name: str
+class _Made:
+    """As much of a steerer as the registry uses."""
+
+    def __init__(self, name: str) -> None:
+        self.adapter = SimpleNamespace(name=name)
 
 
-@dataclass(frozen=True, eq=False)
-class Made:
-    """What an engine makes of an adapter, as far as the registry cares."""
-
-    adapter: Adapter
-
-
-def made(name: str) -> Made:
-    return Made(cast(Any, Named(name)))
+def made(name: str) -> Steerer:
+    return cast(Steerer, _Made(name))
 
 
 def test_a_replaced_version_stays_until_its_last_reader_ends() -> None:
-    registry: AdapterRegistry[Made] = AdapterRegistry()
+    registry = SteererRegistry()
     old, new = made("a"), made("a")
-    registry.put(old)
+    registry.install(old)
     registry.pin([old, old])
-    registry.put(new)
+    registry.install(new)
     assert registry.current() == {"a": new}
     assert registry.all() == [(new, 0), (old, 2)]
     registry.unpin([old])
@@ -41,8 +37,8 @@ def test_a_replaced_version_stays_until_its_last_reader_ends() -> None:
 
 
 def test_removal_tells_at_once_where_nobody_reads() -> None:
-    registry: AdapterRegistry[Made] = AdapterRegistry()
-    registry.put(made("a"))
+    registry = SteererRegistry()
+    registry.install(made("a"))
     told: list[str] = []
     registry.remove("a", lambda: told.append("gone"))
     assert told == ["gone"]
@@ -52,10 +48,10 @@ def test_removal_tells_at_once_where_nobody_reads() -> None:
 
 
 def test_removal_tells_when_the_last_reader_ends() -> None:
-    registry: AdapterRegistry[Made] = AdapterRegistry()
+    registry = SteererRegistry()
     version, other = made("a"), made("b")
     for each in (version, other):
-        registry.put(each)
+        registry.install(each)
     registry.pin([version])
     registry.pin([version, other])
     told: list[str] = []
@@ -69,13 +65,13 @@ def test_removal_tells_when_the_last_reader_ends() -> None:
 
 
 def test_a_name_that_comes_back_has_nothing_to_do_with_the_old_version() -> None:
-    registry: AdapterRegistry[Made] = AdapterRegistry()
+    registry = SteererRegistry()
     old, new = made("a"), made("a")
     told: list[str] = []
-    registry.put(old)
+    registry.install(old)
     registry.pin([old])
     registry.remove("a", lambda: told.append("gone"))
-    registry.put(new)
+    registry.install(new)
     registry.pin([new])
     registry.unpin([old])
     assert told == ["gone"]
