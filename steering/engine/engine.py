@@ -354,7 +354,7 @@ class Engine:
         prompt_logprobs = tuple(sequence.prompt_logprobs) if sequence.scores_prompt else None
         token = builder.tokens[row]
         if not builder.finite[row]:
-            self._runner.cache.spoil(sequence.pages)
+            self._runner.cache.invalidate(sequence.pages)
             for steering in sequence.rows:
                 steering.spoil()
             self._execution.side.unmark()

@@ -116,7 +116,7 @@ class Scheduler:
         sequence = chunk.sequence
         sequence.computed = chunk.start + chunk.count
         if sequence.computed // self.allocator.page_size > chunk.start // self.allocator.page_size:
-            self.allocator.remember(sequence.tokens[: sequence.computed], sequence.pages, chunk.start)
+            self.allocator.cache_prefix(sequence.tokens[: sequence.computed], sequence.pages, chunk.start)
 
     def finish(self, sequence: Sequence) -> None:
         """Forget a sequence, running or waiting, and free everything that it held."""

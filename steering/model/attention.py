@@ -27,14 +27,14 @@ class RowGroup:
 
     `queries`: int64 `[rows, width]`, indices into the packed tokens (padding repeats the row's first).
     `positions`: int64 `[rows, width]`, each query's position in its row. `real`: int64 `[tokens]`, where in the flat
-    rectangle the queries stand that are no padding, or None where none is. `block_tables`: int64 `[rows, pages]`,
+    rectangle the queries stand that are no padding, or None where none is. `page_tables`: int64 `[rows, pages]`,
     padded with the row's first page, which the mask hides.
     """
 
     queries: Tensor
     positions: Tensor
     real: Tensor | None
-    block_tables: Tensor
+    page_tables: Tensor
     masks: dict[tuple[int | None, int, torch.dtype], Tensor] = field(default_factory=dict)
 
     def mask(self, length: int, window: int | None, shared: int, dtype: torch.dtype) -> Tensor:
@@ -70,17 +70,17 @@ class AttentionPlan:
 
     @classmethod
     def of_single_tokens(
-        cls, cache: KVCache, positions: Tensor, slots: Tensor, block_tables: Tensor, *, varlen: bool
+        cls, cache: KVCache, positions: Tensor, slots: Tensor, page_tables: Tensor, *, varlen: bool
     ) -> AttentionPlan:
-        """Every token a row of its own: positions and slots `[tokens]`, block_tables `[tokens, pages]`, int64.
+        """Every token a row of its own: positions and slots `[tokens]`, page_tables `[tokens, pages]`, int64.
 
         New tokens of one text may be several such rows: all keys and values of a layer are stored before it attends.
         """
         if varlen:
-            rows = VarlenRows.of_single_tokens(positions, block_tables, cache.allocator.page_size)
+            rows = VarlenRows.of_single_tokens(positions, page_tables, cache.allocator.page_size)
             return cls(cache, slots, [], is_uniform=False, varlen=rows)
         places = torch.arange(len(positions), device=positions.device)
-        group = RowGroup(places[:, None], positions[:, None], None, block_tables)
+        group = RowGroup(places[:, None], positions[:, None], None, page_tables)
         return cls(cache, slots, [group], is_uniform=True)
 
 
@@ -162,7 +162,7 @@ def _attend(
     rows, width, heads, head_dim = query.shape
     kv_heads = keys.shape[2]
     shared = heads // kv_heads
-    pages = group.block_tables.flatten()
+    pages = group.page_tables.flatten()
     past_keys = keys.index_select(0, pages).view(rows, -1, kv_heads, head_dim).transpose(1, 2)
     past_values = values.index_select(0, pages).view(rows, -1, kv_heads, values.shape[-1]).transpose(1, 2)
     # The query heads that share a key head become extra query positions: no copy of the keys is made for them.

@@ -33,26 +33,26 @@ class KVCache:
         return sum(pool[0].numel() * pool.element_size() for pair in self._layers.values() for pool in pair)
 
     @property
-    def nobody(self) -> int:
+    def padding_page(self) -> int:
         """The number of the page that belongs to no row."""
         return self.allocator.num_pages
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store `[tokens, kv_heads, head_dim]` keys and values at `slots` and return the layer's whole pools."""
         pools = self._layers.get(layer)
-        if pools is None or pools[0].shape[0] <= self.nobody:
+        if pools is None or pools[0].shape[0] <= self.padding_page:
             pools = (self._enlarge(pools and pools[0], keys), self._enlarge(pools and pools[1], values))
             self._layers[layer] = pools
         for pool, new in zip(pools, (keys, values), strict=True):
             pool.view(-1, *pool.shape[2:]).index_copy_(0, slots, new.to(pool.dtype))
         return pools
 
-    def spoil(self, pages: Sequence[int]) -> None:
+    def invalidate(self, pages: Sequence[int]) -> None:
         """Zero those of a row's pages that nobody else holds, and let nobody find them: what is in them is not finite.
 
         Whoever gets a page next overwrites it position by position, and reads the rest of it times zero.
         """
-        alone = self.allocator.forget(pages)
+        alone = self.allocator.uncache(pages)
         for pair in self._layers.values() if alone else ():
             for pool in pair:
                 pool[alone] = 0
@@ -76,17 +76,17 @@ class KVCache:
 
     def make_room(self) -> None:
         """Give every known layer the allocator's size now: before copying into new pages, or to fail early."""
-        if all(pools[0].shape[0] > self.nobody for pools in self._layers.values()):
+        if all(pools[0].shape[0] > self.padding_page for pools in self._layers.values()):
             return
         for layer, pools in self._layers.items():
             keys, values = (self._enlarge(pool, pool[0]) for pool in pools)
             self._layers[layer] = (keys, values)
 
     def _enlarge(self, pool: Tensor | None, like: Tensor) -> Tensor:
-        if pool is not None and pool.shape[0] > self.nobody:
+        if pool is not None and pool.shape[0] > self.padding_page:
             return pool
         # Zeros, not empty: a masked position still takes part in a product, and 0 * NaN is NaN.
-        shape = (self.nobody + 1, self.allocator.page_size, *like.shape[1:])
+        shape = (self.padding_page + 1, self.allocator.page_size, *like.shape[1:])
         larger = torch.zeros(shape, dtype=_stored(like), device=like.device)
         if pool is not None:
             larger[: pool.shape[0] - 1] = pool[:-1]

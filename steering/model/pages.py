@@ -85,7 +85,7 @@ class PageAllocator:
             else:
                 self._free.append(page)
 
-    def forget(self, pages: Sequence[int]) -> list[int]:
+    def uncache(self, pages: Sequence[int]) -> list[int]:
         """Make those of the pages that have one holder unfindable; returns them."""
         alone = [page for page in pages if self._references[page] == 1]
         for page in alone:
@@ -114,7 +114,7 @@ class PageAllocator:
         self.share(pages)
         return pages
 
-    def remember(self, tokens: Sequence[int], pages: Sequence[int], start: int = 0) -> None:
+    def cache_prefix(self, tokens: Sequence[int], pages: Sequence[int], start: int = 0) -> None:
         """Make the full pages of `tokens` findable; pages wholly before position `start` are known already."""
         if not self.prefix_caching:
             return

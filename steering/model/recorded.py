@@ -178,9 +178,9 @@ class _BufferedPass:
 
     def _clear(self, start: int, stop: int) -> None:
         """Let places hold no token: what they compute goes to nobody's page."""
-        nobody = self._cache.nobody
-        self._host_columns[:, start:stop] = [[0], [0], [nobody * self._cache.allocator.page_size]]
-        self._host_tables[start:stop] = nobody
+        padding = self._cache.padding_page
+        self._host_columns[:, start:stop] = [[0], [0], [padding * self._cache.allocator.page_size]]
+        self._host_tables[start:stop] = padding
         self._filled[start:stop] = [(None, 0)] * (stop - start)
 
     def _fill_table(self, place: int, pages: Sequence[int], count: int) -> None:

@@ -99,15 +99,15 @@ class Runner:
                 [[row.start + w for w in line] for row, line in zip(rows, within, strict=True)], device
             ),
             real=None if len(real) == width * len(rows) else on_device(real, device),
-            block_tables=self._block_tables(rows),
+            page_tables=self._page_tables(rows),
         )
 
     def _varlen(self, rows: Sequence[RowInput]) -> VarlenRows:
         counts = [len(row.tokens) for row in rows]
         lengths = [row.start + count for row, count in zip(rows, counts, strict=True)]
-        return VarlenRows.of(counts, lengths, self._block_tables(rows), self.cache.allocator.page_size)
+        return VarlenRows.of(counts, lengths, self._page_tables(rows), self.cache.allocator.page_size)
 
-    def _block_tables(self, rows: Sequence[RowInput]) -> Tensor:
+    def _page_tables(self, rows: Sequence[RowInput]) -> Tensor:
         """Each row's pages, int64 `[rows, pages]`.
 
         A row is padded with a page of its own: a masked position still takes part in a product, and another row's page

@@ -29,12 +29,12 @@ class VarlenRows:
     """Which packed queries are whose, and where each row's keys lie.
 
     `starts`: int32 `[rows + 1]`, each row's first query and their number. `lengths`: int32 `[rows]`, a row's keys, its
-    new ones included. `block_tables`: int32 `[rows, pages]`. `most_queries`, `most_keys`: no row has more.
+    new ones included. `page_tables`: int32 `[rows, pages]`. `most_queries`, `most_keys`: no row has more.
     """
 
     starts: Tensor
     lengths: Tensor
-    block_tables: Tensor
+    page_tables: Tensor
     most_queries: int
     most_keys: int
 
@@ -43,31 +43,31 @@ class VarlenRows:
         cls,
         queries: Sequence[int],
         lengths: Sequence[int],
-        block_tables: Tensor,
+        page_tables: Tensor,
         page_size: int,
     ) -> VarlenRows:
-        """From each row's number of new tokens and of all; block_tables int64 `[rows, pages]` on the device."""
+        """From each row's number of new tokens and of all; page_tables int64 `[rows, pages]` on the device."""
         starts = [0]
         for count in queries:
             starts.append(starts[-1] + count)
-        device = block_tables.device
+        device = page_tables.device
         return cls(
             on_device(starts, device, torch.int32),
             on_device(lengths, device, torch.int32),
-            block_tables.int(),
+            page_tables.int(),
             max(queries),
-            block_tables.shape[1] * page_size,
+            page_tables.shape[1] * page_size,
         )
 
     @classmethod
-    def of_single_tokens(cls, positions: Tensor, block_tables: Tensor, page_size: int) -> VarlenRows:
+    def of_single_tokens(cls, positions: Tensor, page_tables: Tensor, page_size: int) -> VarlenRows:
         """Every token a row of its own; positions int64 `[tokens]`. Nothing here looks at a number on the host."""
         return cls(
             torch.arange(len(positions) + 1, device=positions.device, dtype=torch.int32),
             (positions + 1).int(),
-            block_tables.int(),
+            page_tables.int(),
             1,
-            block_tables.shape[1] * page_size,
+            page_tables.shape[1] * page_size,
         )
 
 
@@ -88,7 +88,7 @@ def varlen_attention(
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=True,
         seqused_k=rows.lengths,
-        block_table=rows.block_tables,
+        block_table=rows.page_tables,
     )
     # With what it could return beside, it would be a pair.
     return cast(Tensor, attended).to(query.dtype)

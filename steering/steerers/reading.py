@@ -69,7 +69,7 @@ def _logits(runner: Runner, number: int, rows: Sequence[SteeringRow], wanted: Se
         # The last one is computed again where the next base token adds none, and what is remembered is never written.
         known = min(row.settled, row.length - 1)
         if known > cache.remembered:
-            runner.cache.allocator.remember(row.history.tokens[:known], cache.pages, cache.remembered)
+            runner.cache.allocator.cache_prefix(row.history.tokens[:known], cache.pages, cache.remembered)
             cache.remembered = known
     if not empty:
         return found

@@ -127,7 +127,7 @@ class SteeringRow:
     def spoil(self) -> None:
         """What its models have computed is not finite: leave nothing of it to others."""
         for runner, cache in zip(self.steerer.runners, self.caches, strict=True):
-            runner.cache.spoil(cache.pages)
+            runner.cache.invalidate(cache.pages)
 
     def release(self) -> None:
         """Give all pages back; keys and values are computed anew when they are needed."""

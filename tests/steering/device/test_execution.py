@@ -98,7 +98,7 @@ def test_what_fills_a_pass_up_is_in_no_page_of_a_larger_pool(workshop: Workshop)
     Runner(workshop.loaded(BASE), cache).forward([RowInput([1], 0, cache.allocator.allocate(1), 0)])
     for pair in cache._layers.values():
         for pool in pair:
-            pool[cache.nobody] = float("nan")
+            pool[cache.padding_page] = float("nan")
     fresh = cache.allocator.allocate(4)
     cache.make_room()
     assert all(bool((pool[fresh] == 0).all()) for pair in cache._layers.values() for pool in pair)

@@ -39,7 +39,7 @@ class Pool(RuleBasedStateMachine):
         for number, page in enumerate(fresh, len(shared)):
             assert all(page not in other for other in self.held)
             self.content[page] = tuple(text[: (number + 1) * PAGE])
-        self.allocator.remember(text, pages, len(shared) * PAGE)
+        self.allocator.cache_prefix(text, pages, len(shared) * PAGE)
         self.held.append(pages)
 
     @precondition(lambda self: self.held)
@@ -79,7 +79,7 @@ def test_the_least_recently_used_prefix_goes_first() -> None:
     allocator = PageAllocator(3, PAGE, prefix_caching=True)
     for text in ([0, 0, 0], [1, 1, 1]):
         pages = allocator.allocate(1)
-        allocator.remember(text[:PAGE], pages)
+        allocator.cache_prefix(text[:PAGE], pages)
         allocator.release(pages)
     held = allocator.allocate(2)
     assert allocator.find_prefix([0, 0, 0]) == []
