@@ -11,7 +11,7 @@ from typing import Any
 from steering.adapters.adapter import Adapter, ShiftKind
 from steering.adapters.delta import delta_shift
 from steering.adapters.proxy import ProxyShift
-from steering.device.host_memory import give_freed_memory_back
+from steering.device.host_memory import release_freed_memory
 from steering.model.forward import FusedForward
 from steering.model.loaded_model import LoadedModel
 from steering.model.loading import load_model
@@ -63,14 +63,14 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
         for model in models:
             # The check at load ran it, and nobody may ever use it again.
             if isinstance(model.forward, FusedForward):
-                model.forward.rest()
+                model.forward.release_packed_weights()
         _check_one_vocabulary(models)
         if _digest(folder) != version:
             raise AdapterLoadError("its files changed while they were read")
     except (AdapterLoadError, ModelLoadError, OSError) as error:
         raise AdapterLoadError(f"adapter {name!r}: {error}") from error
     finally:
-        give_freed_memory_back()
+        release_freed_memory()
     return Adapter(
         name=name,
         version=version,

@@ -17,7 +17,7 @@ from mapping_cache import VocabularyMap, load_or_build
 from steering.adapters import Adapter, AdapterRegistry
 from steering.crossing.crossing import Crossings
 from steering.device.execution import Execution, execution_on
-from steering.device.host_memory import give_freed_memory_back, keep_freed_memory
+from steering.device.host_memory import keep_freed_memory, release_freed_memory
 from steering.device.transfer import on_device
 from steering.engine.admission import check_request
 from steering.engine.ahead import AheadPass
@@ -60,7 +60,7 @@ class Engine:
         self, base: LoadedModel, config: EngineConfig | None = None, execution: Execution | None = None
     ) -> None:
         if base.device.type == "cpu":
-            give_freed_memory_back()  # what loading the base left
+            release_freed_memory()  # what loading the base left
             keep_freed_memory()
         self.base = base
         self.config = config or EngineConfig()
@@ -110,7 +110,7 @@ class Engine:
             self._crossings.to(adapter.models[0], vocabulary_map),
             self.config.page_size,
             self.config.prefix_caching,
-            self._execution.record_steering,
+            self._execution.capture_steering,
         )
 
     def install(self, steerer: Steerer) -> None:
@@ -240,7 +240,7 @@ class Engine:
             inputs.append(RowInput(tokens, chunk.start, sequence.pages, chunk.count - wanted))
             positions.extend(Position(sequence, length) for length in range(end - wanted + 1, end + 1))
         report.lap("host")
-        self._execution.side.mark()
+        self._execution.side.allow_overlap()
         return chunks, positions, self._runner.forward(inputs)
 
     def _resume(self, report: StepReport) -> _Begun | None:
@@ -270,7 +270,7 @@ class Engine:
             sequences = [sequences[row] for row in going]
         # The token is on the device; here it only takes a place.
         inputs = [RowInput((0,), len(sequence.tokens), sequence.pages, 0) for sequence in sequences]
-        self._execution.side.mark()
+        self._execution.side.allow_overlap()
         logits = self._runner.forward(inputs, tokens)
         self._ahead = AheadPass(sequences, logits, self._runner.cache)
 
@@ -357,7 +357,7 @@ class Engine:
             self._runner.cache.invalidate(sequence.pages)
             for steering in sequence.rows:
                 steering.spoil()
-            self._execution.side.unmark()
+            self._execution.side.forbid_overlap()
             self._finish(sequence)
             return StepOutput(
                 sequence.request.request_id,

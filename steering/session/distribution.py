@@ -115,7 +115,7 @@ class StepModels:
         jobs: dict[tuple[Steerer, BridgeName, int], _Job] = {}
         borrowed: list[SteeringRow] = []
         # All models' passes come first, for a device that can do them while it is still busy with the base's.
-        with self._side.beside():
+        with self._side.overlapped():
             for theirs in self._by_sequence(wave):
                 borrowed += self._distribute(theirs, jobs)
             logits = [model_logits(job.steerer, job.rows, job.wanted) for job in jobs.values()]

@@ -57,7 +57,7 @@ def test_recorded_float32_equals_the_cpu(
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_graph_gives_what_the_pass_gives(workshop: Workshop, dtype: str) -> None:
     loaded = load_model(workshop.folder(Tiny("llama", "bl")), device="cuda", dtype=dtype)
-    record = execution_on(loaded.device).record_base
+    record = execution_on(loaded.device).capture_base
     assert record is not None
 
     def logits(runner: Runner) -> list[Tensor]:

@@ -474,13 +474,13 @@ def test_only_the_first_work_of_a_step_runs_beside_the_base(monkeypatch: pytest.
     cuda = SimpleNamespace(Stream=lambda device: side, current_stream=lambda device: main, stream=entered)
     monkeypatch.setattr(torch, "cuda", cuda)
     stream = CudaSideStream(torch.device("cuda"))
-    stream.mark()
+    stream.allow_overlap()
     for _ in range(2):
-        with stream.beside():
+        with stream.overlapped():
             pass
-    stream.mark()
-    stream.unmark()
-    with stream.beside():
+    stream.allow_overlap()
+    stream.forbid_overlap()
+    with stream.overlapped():
         pass
     within = ["on side", "off side", "main waits for all of side"]
     assert log == [
@@ -493,10 +493,10 @@ def test_only_the_first_work_of_a_step_runs_beside_the_base(monkeypatch: pytest.
 def test_a_device_chooses_how_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for device, eager in (("cpu", False), ("cuda", True)):
         plain = execution_on(torch.device(device), eager=eager)
-        assert not plain.runs_ahead and plain.record_base is plain.record_steering is None
+        assert not plain.runs_ahead and plain.capture_base is plain.capture_steering is None
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     chosen = execution_on(torch.device("cuda"))
     assert chosen.runs_ahead and isinstance(chosen.side, CudaSideStream)
     # Base and steering models replay at the same time.
-    assert chosen.record_base is not None and chosen.record_base is not chosen.record_steering
+    assert chosen.capture_base is not None and chosen.capture_base is not chosen.capture_steering

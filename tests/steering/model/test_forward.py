@@ -13,12 +13,12 @@ from transformers import LlamaConfig, MistralConfig, OPTConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from mapping_cache import canonical_vocabulary
-from steering.model import linear
+from steering.model import packed_linear
 from steering.model.attention import ATTENTION_NAME, register
 from steering.model.forward import Forward, FusedForward, TransformersForward, forward_of
 from steering.model.kv_cache import KVCache
-from steering.model.linear import PackedWhenUsed, Product, pack_linears, product
 from steering.model.loaded_model import LoadedModel
+from steering.model.packed_linear import LazilyPacked, Product, pack_linears, product
 from steering.model.pages import PageAllocator
 from steering.model.row_input import RowInput
 from steering.model.runner import Runner
@@ -181,14 +181,14 @@ def test_what_is_packed_when_used_is_packed_once_and_again_after_a_rest(
         packed.append(weight)
         return product(weight, bias)
 
-    monkeypatch.setattr(linear, "product", counted)
+    monkeypatch.setattr(packed_linear, "product", counted)
     torch.manual_seed(0)
     weight, states = torch.randn(400, WIDTH), torch.randn(3, WIDTH)
-    head = PackedWhenUsed(weight, None)
+    head = LazilyPacked(weight, None)
     assert not packed
     first, second = head(states), head(states)
     assert len(packed) == 1
-    head.rest()
+    head.release()
     third = head(states)
     assert len(packed) == 2
     assert torch.equal(first, product(weight, None)(states))

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from steering.device.execution import Execution
 from steering.engine.engine import Engine, EngineConfig
-from steering.model import probe, varlen
+from steering.model import attention_check, varlen_attention
 from steering.model.kv_cache import KVCache
 from steering.model.loading import load_model
 from steering.model.pages import PageAllocator
@@ -69,7 +69,7 @@ def kernel(
 
 @pytest.fixture(autouse=True)
 def _kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    monkeypatch.setattr(varlen_attention, "varlen_attn", kernel)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -103,12 +103,12 @@ def test_a_model_attends_in_place_where_that_gives_the_same(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, arch: str
 ) -> None:
     """A kernel that is wrong, that raises, or that lacks what a model needs, is done without."""
-    monkeypatch.setattr(probe, "may_work", lambda device, dtype: True)
+    monkeypatch.setattr(attention_check, "activate_flash_attention", lambda device, dtype: True)
     folder = workshop.folder(Tiny(arch, "sp"))
     assert load_model(folder, device="cpu", dtype="float32").varlen == (arch != SOFT_CAPPED)
-    monkeypatch.setattr(varlen, "varlen_attn", lambda query, *_, **__: query * 2)
+    monkeypatch.setattr(varlen_attention, "varlen_attn", lambda query, *_, **__: query * 2)
     assert not load_model(folder, device="cpu", dtype="float32").varlen
-    monkeypatch.delattr(varlen, "varlen_attn")
+    monkeypatch.delattr(varlen_attention, "varlen_attn")
     assert not load_model(folder, device="cpu", dtype="float32").varlen
 
 
@@ -116,7 +116,7 @@ def test_single_tokens_in_place_need_nothing_of_the_host(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan of a recorded pass: here the kernel is left out, whose stand-in does look at its numbers."""
-    monkeypatch.setattr(varlen, "varlen_attn", lambda query, *_, **__: query * 2)
+    monkeypatch.setattr(varlen_attention, "varlen_attn", lambda query, *_, **__: query * 2)
     base = workshop.loaded(Tiny("llama", "sp"))
     recorder = TapeRecorder()
     runner = Runner(replace(base, varlen=True), KVCache(PageAllocator(32, 4)), recorder)

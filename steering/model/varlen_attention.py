@@ -1,7 +1,7 @@
-"""Attention straight over the pages, by torch's variable-length kernel: no key or value is gathered first.
+"""Attention that reads the pages in place, by torch's variable-length kernel; no keys or values are gathered.
 
-Only flash attention on a GPU reads pages this way (version 3 on; version 2, which torch itself brings, does not).
-Whether it works for a model is tried when the model is loaded: see `steering.model.probe`.
+Only flash attention on a GPU, version 3 or later, reads pages this way. Version 2, which torch bundles, does not.
+`steering.model.attention_check` tries at load whether a model works with it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from steering.device.transfer import on_device
 
 logger = logging.getLogger(__name__)
 
-# Flash attention by the major number of a GPU's compute capability.
+# The flash attention implementation for the major version of a GPU's compute capability.
 _VERSIONS = {9: "FA3", 10: "FA4"}
 
 
 @dataclass(frozen=True, slots=True)
 class VarlenRows:
-    """Which packed queries are whose, and where each row's keys lie.
+    """The rows of a packed batch: their queries and their page tables.
 
-    `starts`: int32 `[rows + 1]`, each row's first query and their number. `lengths`: int32 `[rows]`, a row's keys, its
-    new ones included. `page_tables`: int32 `[rows, pages]`. `most_queries`, `most_keys`: no row has more.
+    `starts`: int32 `[rows + 1]`, the index of each row's first query, then the number of all queries.
+    `lengths`: int32 `[rows]`, each row's number of keys, new ones included.
+    `page_tables`: int32 `[rows, pages]`.
+    `max_queries`, `max_keys`: upper bounds for a row.
     """
 
     starts: Tensor
     lengths: Tensor
     page_tables: Tensor
-    most_queries: int
-    most_keys: int
+    max_queries: int
+    max_keys: int
 
     @classmethod
     def of(
@@ -46,7 +48,7 @@ class VarlenRows:
         page_tables: Tensor,
         page_size: int,
     ) -> VarlenRows:
-        """From each row's number of new tokens and of all; page_tables int64 `[rows, pages]` on the device."""
+        """Build from each row's number of new tokens and of all its tokens; page_tables int64 `[rows, pages]`."""
         starts = [0]
         for count in queries:
             starts.append(starts[-1] + count)
@@ -61,7 +63,7 @@ class VarlenRows:
 
     @classmethod
     def of_single_tokens(cls, positions: Tensor, page_tables: Tensor, page_size: int) -> VarlenRows:
-        """Every token a row of its own; positions int64 `[tokens]`. Nothing here looks at a number on the host."""
+        """Make every token a row of its own; positions int64 `[tokens]`. No value is read on the host."""
         return cls(
             torch.arange(len(positions) + 1, device=positions.device, dtype=torch.int32),
             (positions + 1).int(),
@@ -74,28 +76,28 @@ class VarlenRows:
 def varlen_attention(
     query: Tensor, keys: Tensor, values: Tensor, rows: VarlenRows, scale: float, window: int | None
 ) -> Tensor:
-    """query `[tokens, heads, head_dim]` over pools `[pages, page_size, kv_heads, head_dim]`, causal."""
+    """Causal attention of query `[tokens, heads, head_dim]` over pools `[pages, page_size, kv_heads, head_dim]`."""
     attended = varlen_attn(
         query.to(keys.dtype),
         keys,
         values,
         rows.starts,
         None,
-        rows.most_queries,
-        rows.most_keys,
+        rows.max_queries,
+        rows.max_keys,
         scale=scale,
-        # Of what lies before it a query sees so many, and nothing after it.
+        # How many keys a query sees before its own position, and how many after it.
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=True,
         seqused_k=rows.lengths,
         block_table=rows.page_tables,
     )
-    # With what it could return beside, it would be a pair.
+    # The kernel is typed as possibly returning a pair; asked for nothing else, it returns the output alone.
     return cast(Tensor, attended).to(query.dtype)
 
 
-def may_work(device: torch.device, dtype: torch.dtype) -> bool:
-    """True where it is worth trying; makes torch use the flash attention that reads pages, if it is installed."""
+def activate_flash_attention(device: torch.device, dtype: torch.dtype) -> bool:
+    """Make torch use the flash attention that reads pages; returns False where device, dtype or package rule it out."""
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return False
     version = _VERSIONS.get(torch.cuda.get_device_capability(device)[0])
@@ -104,7 +106,7 @@ def may_work(device: torch.device, dtype: torch.dtype) -> bool:
     try:
         if attention.current_flash_attention_impl() != version:
             attention.activate_flash_attention_impl(version)
-    except Exception as error:  # noqa: BLE001 - whatever a missing package, or an older torch, raises
-        logger.info("attention gathers its pages: flash attention %s is not there (%s)", version, error)
+    except Exception as error:  # noqa: BLE001 - a missing package or an older torch may raise anything
+        logger.info("attention gathers its pages: flash attention %s is not installed (%s)", version, error)
         return False
     return True
