@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor
 
+from steering.device.capture import Replay
+
 # Every base has a thread, but a process captures one graph at a time, and no thread may wait for the whole device
 # during a capture.
 _CAPTURING = threading.Lock()
@@ -30,18 +32,18 @@ def _no_garbage_collection() -> Iterator[None]:
 class CudaGraphs:
     """Captures passes that are never replayed at the same time, so that they can share memory.
 
-    cuBLAS has one workspace per stream, and a graph keeps using that of its capture wherever it is replayed. Passes
-    that may be replayed at the same time therefore need separate instances, each of which captures on its own stream.
+    cuBLAS has one workspace per stream, and a graph keeps using the one of the stream that captured it, wherever it is
+    replayed. Passes that may be replayed at the same time therefore need separate instances, with a stream each.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
-        self._anchor: Callable[[], Tensor] | None = None
+        self._anchor: Replay | None = None
         self._kept_alive: list[object] = []
 
-    def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def __call__(self, run: Callable[[], Tensor]) -> Replay:
         """Capture the work that `run` queues; returns its replay.
 
         `run` must have run before, because libraries initialise themselves at their first call, which a capture does
@@ -53,7 +55,7 @@ class CudaGraphs:
             self._anchor = self._capture(lambda: one + one)
         return self._capture(run)
 
-    def _capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def _capture(self, run: Callable[[], Tensor]) -> Replay:
         graph = torch.cuda.CUDAGraph()
         before = torch.cuda.current_stream(self._device)
         with _CAPTURING, _no_garbage_collection():

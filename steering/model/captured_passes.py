@@ -78,7 +78,7 @@ class CapturedPasses:
         return logits[:count].to(torch.float32, copy=True)
 
     def _padded_size(self, rows: Sequence[RowInput], count: int) -> tuple[int, int] | None:
-        """The numbers of tokens and of pages a token that the rows are padded to; None where that is too large."""
+        """The number of tokens, and of pages per token, to which the rows are padded; None where that is too large."""
         allocator = self._cache.allocator
         longest = max(allocator.pages_for(row.start + len(row.tokens)) for row in rows)
         tokens, pages = _padded_tokens(count), _padded_pages(longest)
@@ -117,7 +117,7 @@ class CapturedPasses:
         """Capture a filled pass. Raises RuntimeError where a replay's logits differ from the pass's own."""
         plain = padded.run()
         if self._output is None:
-            # All captured passes share one output, for otherwise each would hold its own.
+            # One output for all captured passes; otherwise each would hold memory for its own.
             self._output = plain.new_empty(MAX_TOKENS, plain.shape[1])
         output = self._output[: len(plain)]
         replay = capture(lambda: output.copy_(padded.run()))

@@ -61,14 +61,7 @@ def load_model(
     place = choose_device(device)
     model = _attempt(name, "weights", lambda: model.to(place)).eval().requires_grad_(False)
     vocab_size = _vocab_size(name, model)
-    if len(tokenizer) > vocab_size:
-        raise ModelLoadError(
-            f"{name}: the tokenizer has {len(tokenizer)} tokens but the model scores only {vocab_size}"
-        )
-    try:
-        vocabulary = (shared.vocabulary if shared else canonical_vocabulary)(tokenizer, vocab_size)
-    except UnsupportedTokenizerError as error:
-        raise ModelLoadError(f"{name}: {error}") from error
+    vocabulary = _vocabulary(name, tokenizer, vocab_size, shared)
     loaded = LoadedModel(
         path=name,
         model=model,
@@ -120,6 +113,19 @@ def _vocab_size(name: str, model: Any) -> int:
     if head is None:
         raise ModelLoadError(f"{name}: not a causal language model (it has no output embeddings)")
     return int(head.weight.shape[0])
+
+
+def _vocabulary(
+    name: str, tokenizer: Any, vocab_size: int, shared: SharedTokenizers | None
+) -> CanonicalVocabulary:
+    if len(tokenizer) > vocab_size:
+        raise ModelLoadError(
+            f"{name}: the tokenizer has {len(tokenizer)} tokens but the model scores only {vocab_size}"
+        )
+    try:
+        return (shared.vocabulary if shared else canonical_vocabulary)(tokenizer, vocab_size)
+    except UnsupportedTokenizerError as error:
+        raise ModelLoadError(f"{name}: {error}") from error
 
 
 def _max_model_len(config: Any) -> int:

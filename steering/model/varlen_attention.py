@@ -86,13 +86,13 @@ def varlen_attention(
         rows.max_queries,
         rows.max_keys,
         scale=scale,
-        # How many keys a query sees before its own position, and how many after it.
+        # How many keys a query sees before its own position (-1: all of them), and how many after it.
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=True,
         seqused_k=rows.lengths,
         block_table=rows.page_tables,
     )
-    # The kernel is typed as possibly returning a pair; asked for nothing else, it returns the output alone.
+    # The kernel's type allows a pair, which it returns only where more than the output is asked for.
     return cast(Tensor, attended).to(query.dtype)
 
 
