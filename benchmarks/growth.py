@@ -145,7 +145,7 @@ def _remember(engine: Engine, prompts: Sequence[tuple[int, ...]]) -> None:
     for prompt in prompts[1:]:
         copies = allocator.allocate(len(pages))
         cache.copy_pages(pages, copies)
-        allocator.remember(prompt[: len(copies) * allocator.page_size], copies)
+        allocator.cache_prefix(prompt[: len(copies) * allocator.page_size], copies)
         allocator.release(copies)
     allocator.release(pages)
 

@@ -22,9 +22,9 @@ from benchmarks.stand_ins import make_stand_ins
 from mapping_cache import canonical_vocabulary
 from steering.adapters import Adapter
 from steering.adapters.delta import DeltaShift
+from steering.model.attention_check import adopt_paged_attention
 from steering.model.forward import TransformersForward
 from steering.model.loaded_model import LoadedModel
-from steering.model.probe import adopt_paged_attention
 
 SEED = 0
 TOKENIZERS = Path(__file__).resolve().parents[2] / "shared" / "tokenizers"

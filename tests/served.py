@@ -21,7 +21,7 @@ from server.app import build_app
 from server.config import load_config
 from server.http_server import make_server
 from server.service import Service
-from steering.device.host_memory import give_freed_memory_back
+from steering.device.host_memory import release_freed_memory
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def _integrity(service: Service) -> dict[str, Any]:
 def _memory(service: Service) -> dict[str, Any]:
     """Resident bytes, once all that is free has been given back."""
     gc.collect()
-    give_freed_memory_back()
+    release_freed_memory()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {"bytes": pages * os.sysconf("SC_PAGE_SIZE"), "threads": threading.active_count()}
 

@@ -10,7 +10,7 @@ from typing import Any
 from steering.adapters.adapter import Adapter
 from steering.adapters.kind import ShiftRule
 from steering.adapters.kinds import DEFAULT_KIND, KINDS
-from steering.device.host_memory import give_freed_memory_back
+from steering.device.host_memory import release_freed_memory
 from steering.errors import AdapterLoadError, ModelLoadError
 from steering.model.forward import FusedForward
 from steering.model.loaded_model import LoadedModel
@@ -55,14 +55,14 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
         for model in models:
             # The check at load has packed its weights, and it may never be used again.
             if isinstance(model.forward, FusedForward):
-                model.forward.rest()
+                model.forward.release_packed_weights()
         _check_one_vocabulary(models)
         if _digest(folder) != version:
             raise AdapterLoadError("its files changed while they were read")
     except (AdapterLoadError, ModelLoadError, OSError) as error:
         raise AdapterLoadError(f"adapter {name!r}: {error}") from error
     finally:
-        give_freed_memory_back()
+        release_freed_memory()
     return Adapter(
         name=name,
         version=version,

@@ -1,4 +1,4 @@
-"""Where the steering models' passes are queued: behind the base's, or beside them."""
+"""The stream of the steering models' passes: the base's own, or a second one that overlaps with it."""
 
 from __future__ import annotations
 
@@ -10,64 +10,71 @@ import torch
 
 
 class SideStream(Protocol):
-    """Work that may run while the base's pass does. `mark` comes right before the base's pass."""
+    """A queue for work that may run at the same time as the base's pass."""
 
-    def mark(self) -> None:
-        """What is queued from now on need not be waited for by the next work beside it."""
+    def allow_overlap(self) -> None:
+        """Let the next overlapped work start without waiting for anything that is queued from now on.
 
-    def unmark(self) -> None:
-        """The next work must wait for all that is queued by then: it may use pages that were just written to."""
+        Called right before the base's pass. Holds for the next `overlapped` block only.
+        """
 
-    def beside(self) -> AbstractContextManager[None]:
-        """Queue what is called inside beside what was queued since `mark`; whatever comes later waits for it.
+    def forbid_overlap(self) -> None:
+        """Make the next overlapped work wait for everything that is queued by then.
 
-        Once a mark: a second time it would run beside what has used its results.
+        Called when pages were just written that the work may use.
+        """
+
+    def overlapped(self) -> AbstractContextManager[None]:
+        """Queue the block's work to overlap with the work queued since `allow_overlap`. Work queued later waits for it.
+
+        Without another `allow_overlap`, a second block waits for everything before it: it must not overlap with work
+        that has used the first block's results.
         """
 
 
-class OneStream:
-    """A device that does one thing after another."""
+class NoSideStream:
+    """A device that runs all work in the order in which it is queued."""
 
-    def mark(self) -> None:
-        """Nothing runs beside anything."""
+    def allow_overlap(self) -> None:
+        """Do nothing: no work overlaps on this device."""
 
-    def unmark(self) -> None:
-        """Nothing does in any case."""
+    def forbid_overlap(self) -> None:
+        """Do nothing: no work overlaps on this device."""
 
-    def beside(self) -> AbstractContextManager[None]:
-        """Queued like everything else."""
+    def overlapped(self) -> AbstractContextManager[None]:
+        """Queue the block's work like any other."""
         return nullcontext()
 
 
 class CudaSideStream:
     """A second stream of a GPU.
 
-    Memory needs no further care: a block that is freed on either stream is taken again only after the next mark or
-    wait, when the other is done with it.
+    Memory needs no further care. A memory block that is freed on either stream is reused only after the next
+    `allow_overlap` or wait, when the other stream has finished with it.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._side = torch.cuda.Stream(device)
-        self._mark: torch.cuda.Event | None = None
+        self._overlap_from: torch.cuda.Event | None = None
 
-    def mark(self) -> None:
-        """See `SideStream`."""
-        self._mark = torch.cuda.current_stream(self._device).record_event()
+    def allow_overlap(self) -> None:
+        """Record an event on the main stream; the next overlapped work waits for nothing behind it."""
+        self._overlap_from = torch.cuda.current_stream(self._device).record_event()
 
-    def unmark(self) -> None:
-        """See `SideStream`."""
-        self._mark = None
+    def forbid_overlap(self) -> None:
+        """Drop the event, so that the next overlapped work waits for the whole main stream."""
+        self._overlap_from = None
 
     @contextmanager
-    def beside(self) -> Iterator[None]:
-        """See `SideStream`."""
+    def overlapped(self) -> Iterator[None]:
+        """Make the side stream current inside the block; the main stream waits for it at the end."""
         main = torch.cuda.current_stream(self._device)
-        if self._mark is None:
+        if self._overlap_from is None:
             self._side.wait_stream(main)
         else:
-            self._side.wait_event(self._mark)
-        self._mark = None
+            self._side.wait_event(self._overlap_from)
+        self._overlap_from = None
         try:
             with torch.cuda.stream(self._side):
                 yield

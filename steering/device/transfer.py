@@ -1,4 +1,4 @@
-"""The host's values on their way to the device, and the device's on their way back."""
+"""Copies between host and device that neither side waits for."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor
 def on_device(
     values: Sequence[Any] | NDArray[Any], device: torch.device, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """`torch.tensor(values)` on the device, queued behind its work: the caller does not wait for it to arrive.
+    """Make `torch.tensor(values)` on the device. The copy is queued, and the caller does not wait for it.
 
-    From memory that is not pinned, a copy to a GPU waits for all that the GPU has still to do.
+    The host's values are pinned first: a copy from unpinned memory waits until a GPU has finished all queued work.
     """
     if device.type == "cpu":
         return torch.tensor(values, dtype=dtype)
-    # What numpy holds cannot be made a tensor and pinned at once.
+    # torch cannot make a pinned tensor of a numpy array in one call.
     is_array = isinstance(values, np.ndarray)
     pinned = (
         torch.as_tensor(values, dtype=dtype).pin_memory()
@@ -31,7 +31,7 @@ def on_device(
 
 
 class OnHost:
-    """A tensor's values on their way to the host, behind what is queued by now and not behind what is queued later."""
+    """A copy of a tensor to the host. It waits for the work that is queued by now, not for work queued later."""
 
     def __init__(self, values: Tensor) -> None:
         self._arrived: torch.cuda.Event | None = None
@@ -42,7 +42,7 @@ class OnHost:
             self._arrived = torch.cuda.current_stream(values.device).record_event()
 
     def read(self) -> list[Any]:
-        """Wait until they are there."""
+        """Wait for the copy; returns the values as a list."""
         if self._arrived is not None:
             self._arrived.synchronize()
         read: list[Any] = self._values.tolist()

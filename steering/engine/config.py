@@ -59,7 +59,7 @@ def make_pool(
     page = allocator.allocate(1)
     Runner(base, cache).forward([RowInput([0], 0, page, 0)])
     allocator.release(page)
-    return allocator, Runner(base, cache, execution.record_base)
+    return allocator, Runner(base, cache, execution.capture_base)
 
 
 def _default_memory(device: torch.device) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from steering.device.execution import Execution, execution_on
-from steering.device.host_memory import give_freed_memory_back, keep_freed_memory
+from steering.device.host_memory import keep_freed_memory, release_freed_memory
 from steering.device.transfer import on_device
 from steering.engine.admission import check_request
 from steering.engine.ahead import AheadPass
@@ -50,7 +50,7 @@ class Engine:
         self, base: LoadedModel, config: EngineConfig | None = None, execution: Execution | None = None
     ) -> None:
         if base.device.type == "cpu":
-            give_freed_memory_back()  # from loading the base
+            release_freed_memory()  # from loading the base
             keep_freed_memory()
         self.base = base
         self.config = config or EngineConfig()
@@ -161,7 +161,7 @@ class Engine:
             tokens = sequence.tokens[chunk.start : chunk.start + chunk.count]
             inputs.append(RowInput(tokens, chunk.start, sequence.pages, chunk.count - chunk.wanted))
         report.lap("host")
-        self._execution.side.mark()
+        self._execution.side.allow_overlap()
         return chunks, self._runner.forward(inputs)
 
     def _resume(self, report: StepReport) -> _Begun | None:
@@ -190,7 +190,7 @@ class Engine:
             sequences = [sequences[row] for row in going]
         # The tokens are on the device. The 0 only fills their place in the plan.
         inputs = [RowInput((0,), len(sequence.tokens), sequence.pages, 0) for sequence in sequences]
-        self._execution.side.mark()
+        self._execution.side.allow_overlap()
         logits = self._runner.forward(inputs, tokens)
         self._ahead = AheadPass(sequences, logits, self._runner.cache)
 
@@ -276,9 +276,9 @@ class Engine:
 
     def _fail_scores(self, sequence: SequenceState) -> StepOutput:
         """End a sequence whose scores are not finite, and hide its keys and values from others."""
-        self._runner.cache.spoil(sequence.pages)
-        sequence.row.spoil()
-        self._execution.side.unmark()
+        self._runner.cache.invalidate(sequence.pages)
+        sequence.row.invalidate()
+        self._execution.side.forbid_overlap()
         self._finish(sequence)
         return StepOutput(
             sequence.request.request_id,

@@ -135,7 +135,7 @@ class Scheduler:
         sequence = chunk.sequence
         sequence.computed = chunk.start + chunk.count
         if sequence.computed // self.allocator.page_size > chunk.start // self.allocator.page_size:
-            self.allocator.remember(sequence.tokens[: sequence.computed], sequence.pages, chunk.start)
+            self.allocator.cache_prefix(sequence.tokens[: sequence.computed], sequence.pages, chunk.start)
 
     def finish(self, sequence: SequenceState) -> None:
         """Forget a running or waiting sequence and free its pages."""

@@ -1,8 +1,8 @@
 """Attention over a packed batch and a paged pool, registered with transformers' `AttentionInterface`.
 
-A model runs on `[1, tokens]`: the new tokens of all rows, one after another. Everything but attention treats
-tokens independently; attention is ours, and the `AttentionPlan` that reaches it as a keyword argument of the
-model's forward pass says which token belongs to which row and where that row's past lies.
+A model runs on `[1, tokens]`: the new tokens of all rows, one after another. Everything but attention treats tokens
+independently. The attention function is ours. An `AttentionPlan`, which reaches it as a keyword argument of the model's
+forward pass, says which token belongs to which row and in which pages the row's keys and values lie.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from steering.model.kv_cache import KVCache
-from steering.model.varlen import VarlenRows, varlen_attention
+from steering.model.varlen_attention import VarlenRows, varlen_attention
 
 ATTENTION_NAME = "trimtab_paged"
 
@@ -25,41 +25,45 @@ ATTENTION_NAME = "trimtab_paged"
 class RowGroup:
     """Rows of similar query length, padded to one rectangle.
 
-    `queries`: int64 `[rows, width]`, indices into the packed tokens (padding repeats the row's first).
-    `positions`: int64 `[rows, width]`, each query's position in its row. `real`: int64 `[tokens]`, where in the flat
-    rectangle the queries stand that are no padding, or None where none is. `block_tables`: int64 `[rows, pages]`,
-    padded with the row's first page, which the mask hides.
+    `queries`: int64 `[rows, width]`, indices into the packed tokens; a row is padded with its first query.
+    `positions`: int64 `[rows, width]`, each query's position in its row.
+    `unpadded`: int64 `[tokens]`, indices into the flattened rectangle of the queries that are not padding; None where
+    the rectangle has no padding.
+    `page_tables`: int64 `[rows, pages]`; a row is padded with its first page, which the mask hides.
+    `masks`: the masks made so far in this pass.
     """
 
     queries: Tensor
     positions: Tensor
-    real: Tensor | None
-    block_tables: Tensor
+    unpadded: Tensor | None
+    page_tables: Tensor
     masks: dict[tuple[int | None, int, torch.dtype], Tensor] = field(default_factory=dict)
 
-    def mask(self, length: int, window: int | None, shared: int, dtype: torch.dtype) -> Tensor:
-        """`[rows, 1, shared * width, length]`, 0 where a query sees a position of its row and -inf where not.
+    def mask(self, length: int, window: int | None, heads_per_kv: int, dtype: torch.dtype) -> Tensor:
+        """`[rows, 1, heads_per_kv * width, length]`: 0 where a query attends to a position of its row, -inf elsewhere.
 
-        `shared`: how many query heads share a key head, and so stand as further queries. Made once a step and window.
+        `heads_per_kv`: the number of query heads per key/value head; `_attend` folds them into the queries.
+        All layers of one window share a mask.
         """
-        made = self.masks.get((window, shared, dtype))
-        if made is None:
+        mask = self.masks.get((window, heads_per_kv, dtype))
+        if mask is None:
             keys = torch.arange(length, device=self.positions.device)
             seen = keys <= self.positions[..., None]
             if window is not None:
                 seen &= keys > self.positions[..., None] - window
-            made = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
-            made = made[:, None].repeat(1, 1, shared, 1)
-            self.masks[window, shared, dtype] = made
-        return made
+            mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+            mask = mask[:, None].repeat(1, 1, heads_per_kv, 1)
+            self.masks[window, heads_per_kv, dtype] = mask
+        return mask
 
 
 @dataclass(slots=True)
 class AttentionPlan:
-    """What one forward pass's attention needs: the pool, each token's slot in it, and the rows.
+    """The attention inputs of one forward pass: the pool, each new token's slot in it, and the rows.
 
-    Rows come in groups whose pages are gathered, or, for a kernel that reads them where they are, as `varlen`.
-    `is_uniform`: there is one group, and its queries are the packed tokens as they stand.
+    `slots`: int64 `[tokens]`. `groups`: the rows in groups whose pages are gathered. `is_uniform`: there is one group,
+    and its queries are the packed tokens in their order. `varlen`: the rows for a kernel that reads pages in place;
+    `groups` is then empty.
     """
 
     cache: KVCache
@@ -70,17 +74,17 @@ class AttentionPlan:
 
     @classmethod
     def of_single_tokens(
-        cls, cache: KVCache, positions: Tensor, slots: Tensor, block_tables: Tensor, *, varlen: bool
+        cls, cache: KVCache, positions: Tensor, slots: Tensor, page_tables: Tensor, *, varlen: bool
     ) -> AttentionPlan:
-        """Every token a row of its own: positions and slots `[tokens]`, block_tables `[tokens, pages]`, int64.
+        """Make every token a row of its own: positions and slots int64 `[tokens]`, page_tables int64 `[tokens, pages]`.
 
-        New tokens of one text may be several such rows: all keys and values of a layer are stored before it attends.
+        The new tokens of one text may be several such rows: a layer stores all keys and values before it attends.
         """
         if varlen:
-            rows = VarlenRows.of_single_tokens(positions, block_tables, cache.allocator.page_size)
+            rows = VarlenRows.of_single_tokens(positions, page_tables, cache.allocator.page_size)
             return cls(cache, slots, [], is_uniform=False, varlen=rows)
-        places = torch.arange(len(positions), device=positions.device)
-        group = RowGroup(places[:, None], positions[:, None], None, block_tables)
+        queries = torch.arange(len(positions), device=positions.device)
+        group = RowGroup(queries[:, None], positions[:, None], None, page_tables)
         return cls(cache, slots, [group], is_uniform=True)
 
 
@@ -97,11 +101,12 @@ def paged_attention(
     trimtab_plan: AttentionPlan | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of new tokens over their rows' paged past.
+    """Attend from the new tokens to the paged keys and values of their rows.
 
     query `[1, heads, tokens, head_dim]`, key and value `[1, kv_heads, tokens, head_dim]`
     -> `[1, tokens, heads, head_dim]`.
-    `sliding_window`, `softcap` (Gemma 2) and `s_aux` (attention sinks, one logit a head) come from the model.
+    `sliding_window`, `softcap` (Gemma 2) and `s_aux` (attention sinks, one logit per head) come from the model.
+    Raises RuntimeError where the model does not pass the plan on.
     """
     if trimtab_plan is None:
         raise RuntimeError("the model does not hand keyword arguments on to its attention function")
@@ -123,9 +128,10 @@ def attend(
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Store the new keys and values, and attend from every new token to its row's past and itself.
+    """Store the new keys and values; attend from every new token to its row's earlier positions and itself.
 
     query `[tokens, heads, head_dim]`, key and value `[tokens, kv_heads, head_dim]` -> `[tokens, heads, value_dim]`.
+    Raises NotImplementedError where the variable-length kernel lacks something that the model needs.
     """
     keys, values = plan.cache.write(layer, plan.slots, key, value)
     if plan.varlen is not None:
@@ -135,16 +141,19 @@ def attend(
     if plan.is_uniform:
         group = plan.groups[0]
         rows, width = group.positions.shape
-        given = query.reshape(rows, width, *query.shape[1:])
-        return _attend(given, keys, values, group, scale, sliding_window, softcap, sinks).flatten(0, 1)
+        rectangle = query.reshape(rows, width, *query.shape[1:])
+        return _attend(rectangle, keys, values, group, scale, sliding_window, softcap, sinks).flatten(0, 1)
     output = query.new_empty(*query.shape[:2], values.shape[-1])
     for group in plan.groups:
-        given = query[group.queries]
-        attended = _attend(given, keys, values, group, scale, sliding_window, softcap, sinks)
-        places, attended = group.queries.flatten(), attended.flatten(0, 1)
-        if group.real is not None:
-            places, attended = places.index_select(0, group.real), attended.index_select(0, group.real)
-        output.index_copy_(0, places, attended)
+        rectangle = query[group.queries]
+        attended = _attend(rectangle, keys, values, group, scale, sliding_window, softcap, sinks)
+        tokens, attended = group.queries.flatten(), attended.flatten(0, 1)
+        if group.unpadded is not None:
+            tokens, attended = (
+                tokens.index_select(0, group.unpadded),
+                attended.index_select(0, group.unpadded),
+            )
+        output.index_copy_(0, tokens, attended)
     return output
 
 
@@ -158,25 +167,25 @@ def _attend(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """query `[rows, width, heads, head_dim]` over the group's pages -> `[rows, width, heads, value_dim]`."""
+    """Gather the group's pages and attend: `[rows, width, heads, head_dim]` -> `[rows, width, heads, value_dim]`."""
     rows, width, heads, head_dim = query.shape
     kv_heads = keys.shape[2]
-    shared = heads // kv_heads
-    pages = group.block_tables.flatten()
+    heads_per_kv = heads // kv_heads
+    pages = group.page_tables.flatten()
     past_keys = keys.index_select(0, pages).view(rows, -1, kv_heads, head_dim).transpose(1, 2)
     past_values = values.index_select(0, pages).view(rows, -1, kv_heads, values.shape[-1]).transpose(1, 2)
-    # The query heads that share a key head become extra query positions: no copy of the keys is made for them.
-    folded = query.view(rows, width, kv_heads, shared, head_dim).permute(0, 2, 3, 1, 4)
-    folded = folded.reshape(rows, kv_heads, shared * width, head_dim)
+    # Query heads of one key/value head become extra queries, so that its keys need no copy for each of them.
+    folded = query.view(rows, width, kv_heads, heads_per_kv, head_dim).permute(0, 2, 3, 1, 4)
+    folded = folded.reshape(rows, kv_heads, heads_per_kv * width, head_dim)
     folded = folded.to(keys.dtype)
-    mask = group.mask(past_keys.shape[2], window, shared, folded.dtype)
+    mask = group.mask(past_keys.shape[2], window, heads_per_kv, folded.dtype)
     if softcap is None and sinks is None:
         out = functional.scaled_dot_product_attention(
             folded, past_keys, past_values, attn_mask=mask, scale=scale
         )
     else:
         out = _explicit_attention(folded, past_keys, past_values, mask, scale, softcap, sinks, width)
-    out = out.to(query.dtype).view(rows, kv_heads, shared, width, -1).permute(0, 3, 1, 2, 4)
+    out = out.to(query.dtype).view(rows, kv_heads, heads_per_kv, width, -1).permute(0, 3, 1, 2, 4)
     return out.reshape(rows, width, heads, -1)
 
 
@@ -190,7 +199,7 @@ def _explicit_attention(
     sinks: Tensor | None,
     width: int,
 ) -> Tensor:
-    """Attention with what the fused kernels lack: soft-capped scores and sinks."""
+    """Attention with soft-capped scores and sinks, which the fused kernels lack."""
     scores = (query @ keys.transpose(-1, -2)) * scale
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -203,7 +212,7 @@ def _explicit_attention(
 
 
 def register() -> None:
-    """Make the function known to transformers under ATTENTION_NAME; doing it twice changes nothing."""
-    # cuDNN makes a plan for each new shape, and every page that a row gains is one.
+    """Register the attention function with transformers under ATTENTION_NAME. Further calls change nothing."""
+    # cuDNN plans anew for each shape, and every page that a row gains makes a new shape.
     torch.backends.cuda.enable_cudnn_sdp(False)
     AttentionInterface.register(ATTENTION_NAME, paged_attention)

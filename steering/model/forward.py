@@ -1,7 +1,7 @@
 """One forward pass of a decoder over packed tokens: transformers' own code, or ours with fewer operations.
 
-A tiny model's pass is mostly the calling of operations, not their arithmetic. transformers spends about fifty a layer;
-the decoders of the Llama family, which nearly all steering models and many bases are, need half of that.
+A tiny model's pass spends its time on calling operations, not on their arithmetic. transformers calls about fifty per
+layer. A decoder of the Llama family, as nearly all steering models and many bases are, needs half as many.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steering.model.attention import AttentionPlan, attend
-from steering.model.linear import PackedWhenUsed, Product, pack_linears, product
+from steering.model.packed_linear import LazilyPacked, Product, pack_linears, product
 
-# Families whose layer is exactly: norm, attention without query or key norms, norm, gated SiLU.
+# The layers of these families are exactly: norm, attention without query or key norms, norm, gated SiLU.
 _FUSIBLE = ("llama", "mistral", "qwen2")
 
 
@@ -23,13 +23,16 @@ class Forward(Protocol):
     """A decoder's pass over one packed batch."""
 
     def __call__(self, tokens: Tensor, positions: Tensor, wanted: Tensor, plan: AttentionPlan) -> Tensor:
-        """tokens, positions int64 `[T]`, wanted int64 `[N]` places among them -> logits `[N, V]`, the model's dtype."""
+        """Compute logits `[N, V]`, in the model's dtype, of the tokens at the indices `wanted`.
+
+        tokens and positions int64 `[T]`, wanted int64 `[N]`.
+        """
 
 
 def forward_of(model: Any) -> Forward:
-    """The cheapest pass that computes what this model computes; the model runs on paged attention already.
+    """The cheapest pass that computes a model, which must run on paged attention already.
 
-    Afterwards the pass is the model's only use: its weights are laid out for it, and not kept as they were.
+    The model itself is unusable afterwards: the pass takes its weights or repacks them.
     """
     if _is_fusible(model):
         return FusedForward(model)
@@ -44,7 +47,7 @@ def _is_fusible(model: Any) -> bool:
     if config.model_type == "mistral" and config.sliding_window is not None:
         return False
     layers = model.model.layers
-    # Quantised or otherwise special layers have the same names, and weights that mean something else.
+    # Quantised and other special layers have the same names, but their weights mean something else.
     plain = [model.lm_head, *(part for layer in layers for part in _projections(layer))]
     return all(type(part) is nn.Linear for part in plain) and not any(
         getattr(layer.self_attn, "sliding_window", None) for layer in layers
@@ -66,7 +69,7 @@ class TransformersForward:
         self._model = model
 
     def __call__(self, tokens: Tensor, positions: Tensor, wanted: Tensor, plan: AttentionPlan) -> Tensor:
-        """See `Forward`."""
+        """Call the model; the plan reaches its attention as a keyword argument."""
         output = self._model(
             input_ids=tokens[None],
             position_ids=positions[None],
@@ -79,21 +82,21 @@ class TransformersForward:
 
 
 class FusedForward:
-    """The Llama family's pass with joined projections, whose weights it takes out of the model."""
+    """The pass of the Llama family with joined projections. It takes the weights out of the model."""
 
     def __init__(self, model: Any) -> None:
         self._model = model.model
         head = model.lm_head
         tied = head.weight.data_ptr() == self._model.embed_tokens.weight.data_ptr()
-        # Tied, the output embedding is held plain as well, to be looked up.
-        self._head = PackedWhenUsed(head.weight, head.bias) if tied else _take(head)
+        # A tied output embedding also stays in its plain layout, as the input embedding.
+        self._head = LazilyPacked(head.weight, head.bias) if tied else _take(head)
         self._layers = [_Layer(layer) for layer in model.model.layers]
 
     def __call__(self, tokens: Tensor, positions: Tensor, wanted: Tensor, plan: AttentionPlan) -> Tensor:
-        """See `Forward`."""
+        """Run every layer, then the norm and the output embedding on the wanted tokens alone."""
         states = self._model.embed_tokens(tokens)
         cos, sin = (part[0, :, None] for part in self._model.rotary_emb(states, positions[None]))
-        # Rotating by half is a roll with the first half's sign changed; the sign goes into the sine, once a step.
+        # Rotary embedding rolls by half and negates the first half. Negating the sine instead costs once per pass.
         signed = torch.cat((-sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :]), dim=-1)
         for number, layer in enumerate(self._layers):
             states = layer(states, cos, signed, number, plan)
@@ -102,14 +105,14 @@ class FusedForward:
         kept = functional.rms_norm(kept, kept.shape[-1:], norm.weight, norm.variance_epsilon)
         return self._head(kept)
 
-    def rest(self) -> None:
-        """Let go of what the next pass would make again."""
-        if isinstance(self._head, PackedWhenUsed):
-            self._head.rest()
+    def release_packed_weights(self) -> None:
+        """Free the packed copy of a tied output embedding; the next pass packs it again."""
+        if isinstance(self._head, LazilyPacked):
+            self._head.release()
 
 
 class _Layer:
-    """One decoder layer: its joined weights and what it needs to know of its attention."""
+    """One decoder layer: its joined weights and its attention's dimensions."""
 
     def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
@@ -124,17 +127,17 @@ class _Layer:
         self._down = _take(mlp.down_proj)
 
     def __call__(self, states: Tensor, cos: Tensor, sin: Tensor, number: int, plan: AttentionPlan) -> Tensor:
-        """states `[T, hidden]`; cos and signed sin `[T, 1, head_dim]`."""
+        """Map states `[T, hidden]` to the next layer's; cos and signed sin `[T, 1, head_dim]`."""
         before, after = self._norms
         normed = functional.rms_norm(states, states.shape[-1:], before.weight, before.variance_epsilon)
         qkv = self._qkv(normed).view(len(states), -1, self._head_dim)
-        turning = qkv[:, : self._rotated]
-        turned = torch.addcmul(turning * cos, turning.roll(self._head_dim // 2, -1), sin)
+        unrotated = qkv[:, : self._rotated]
+        rotated = torch.addcmul(unrotated * cos, unrotated.roll(self._head_dim // 2, -1), sin)
         attended = attend(
             plan,
             number,
-            turned[:, : self._queries],
-            turned[:, self._queries :],
+            rotated[:, : self._queries],
+            rotated[:, self._queries :],
             qkv[:, self._rotated :],
             self._scale,
         )
@@ -145,9 +148,9 @@ class _Layer:
 
 
 def _take(*linears: Any) -> Product:
-    """The product with the weights and biases of several projections of one input, one below the other.
+    """Join several projections of one input into one product, their weights and biases concatenated by rows.
 
-    They are taken from the model, which held them for nobody else: packed and plain, they would be in memory twice.
+    The model loses these weights: both packed and plain, they would be in memory twice.
     """
     weight = torch.cat([linear.weight.data for linear in linears])
     bias = None if linears[0].bias is None else torch.cat([linear.bias.data for linear in linears])

@@ -1,4 +1,4 @@
-"""A model in memory, and all that the rest of the engine wants to know of it."""
+"""A model in memory, with everything that the rest of the engine needs to know about it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from transformers import PreTrainedTokenizerBase
 from mapping_cache import CanonicalVocabulary
 from steering.model.forward import Forward
 
-# How far two ways to compute the same logits may lie apart, relative to the largest: reduced precision rounds
-# differently from one kernel to the next.
-ROUNDING = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+# Relative to the largest logit: kernels round differently at reduced precision.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+
+
+def logit_tolerance(dtype: torch.dtype, largest: float) -> float:
+    """How far two computations of the same logits may differ, where `largest` is the largest of their magnitudes."""
+    return _TOLERANCE.get(dtype, 1e-1) * max(1.0, largest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
     """A frozen causal LM with its tokenizer.
 
-    `vocab_size` is the width of its logits, which may exceed the tokenizer's. `forward` is the model's pass over paged
-    attention, and may hold its weights: `model` alone computes nothing. `varlen`: its attention reads pages in place,
-    see `steering.model.varlen`.
+    `vocab_size`: the width of its logits, which may exceed the tokenizer's vocabulary.
+    `forward`: its pass over paged attention. The pass may own the weights: `model` alone may compute nothing.
+    `varlen`: its attention reads the pages in place, by `steering.model.varlen_attention`.
     """
 
     path: str

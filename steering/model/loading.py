@@ -1,4 +1,4 @@
-"""Loading a Hugging Face decoder, base or tiny, so that it runs on the engine's own attention."""
+"""Loading a Hugging Face decoder, base or tiny, to run on the engine's paged attention."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mapping_cache import CanonicalVocabulary, UnsupportedTokenizerError, canonical_vocabulary
+from steering.errors import ModelLoadError
+from steering.model.attention_check import adopt_paged_attention
 from steering.model.forward import TransformersForward
 from steering.model.loaded_model import LoadedModel
-from steering.model.probe import adopt_paged_attention
-from steering.model.tokenizer_files import SharedTokenizers, no_surprises, read_tokenizer
-from steering.types import ModelLoadError
+from steering.model.tokenizer_files import SharedTokenizers, loading_options, read_tokenizer
 
 __all__ = ["LoadedModel", "choose_device", "load_model"]
 
-# Configurations without a length limit (ALiBi, some RoPE models) get this one.
+# The limit for configurations that have none (ALiBi, some RoPE models).
 FALLBACK_MAX_MODEL_LEN = 4096
 _LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is the first GPU, else the CPU."""
+    """The torch device of that name; `auto` is the first GPU, or the CPU where there is none."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
@@ -40,15 +40,17 @@ def load_model(
 ) -> LoadedModel:
     """Load a local folder or Hugging Face id: safetensors only, never remote code.
 
-    `dtype`: `auto` (what the configuration says), `float32`, `bfloat16` or `float16`. `progress` is told each stage.
-    `shared`: where to look for the tokenizer of a folder, and to leave it for others.
-    Raises ModelLoadError with the reason when anything is missing, does not fit together, or cannot run on the
-    engine's attention.
+    `dtype`: `auto` (the configuration's), `float32`, `bfloat16` or `float16`. `progress`: called with the name of each
+    stage. `shared`: a cache of tokenizers to read from and add to; its models must be local folders.
+    Raises ModelLoadError with the reason when a file or weight is missing, the parts do not fit together, or the model
+    cannot run on paged attention.
     """
     name = str(path)
     tell = progress or (lambda stage: None)
     tell("reading the tokenizer")
-    config = _attempt(name, "configuration", lambda: AutoConfig.from_pretrained(name, **no_surprises(name)))
+    config = _attempt(
+        name, "configuration", lambda: AutoConfig.from_pretrained(name, **loading_options(name))
+    )
     if "/" in str(config._attn_implementation or ""):
         raise ModelLoadError(
             f"{name}: its configuration names an attention kernel, which is code to be fetched"
@@ -59,14 +61,7 @@ def load_model(
     place = choose_device(device)
     model = _attempt(name, "weights", lambda: model.to(place)).eval().requires_grad_(False)
     vocab_size = _vocab_size(name, model)
-    if len(tokenizer) > vocab_size:
-        raise ModelLoadError(
-            f"{name}: the tokenizer has {len(tokenizer)} tokens but the model scores only {vocab_size}"
-        )
-    try:
-        vocabulary = (shared.vocabulary if shared else canonical_vocabulary)(tokenizer, vocab_size)
-    except UnsupportedTokenizerError as error:
-        raise ModelLoadError(f"{name}: {error}") from error
+    vocabulary = _vocabulary(name, tokenizer, vocab_size, shared)
     loaded = LoadedModel(
         path=name,
         model=model,
@@ -81,21 +76,21 @@ def load_model(
     )
     tell("checking the attention")
     adopted = adopt_paged_attention(loaded)
-    _leave_files(model)
+    _detach_from_files(model)
     return adopted
 
 
 def _attempt(name: str, what: str, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except Exception as error:  # transformers and safetensors raise whatever their own parts raise
+    except Exception as error:  # transformers and safetensors may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelLoadError(f"{name}: cannot load the {what}: {reason}") from error
 
 
 def _read_weights(name: str, dtype: str) -> Any:
     model, report = AutoModelForCausalLM.from_pretrained(
-        name, dtype=dtype, use_safetensors=True, output_loading_info=True, **no_surprises(name)
+        name, dtype=dtype, use_safetensors=True, output_loading_info=True, **loading_options(name)
     )
     missing = sorted(report["missing_keys"])
     if missing:
@@ -106,8 +101,8 @@ def _read_weights(name: str, dtype: str) -> Any:
     return model
 
 
-def _leave_files(model: torch.nn.Module) -> None:
-    """Copy what the model still holds itself: one small tensor keeps the whole file of weights mapped in memory."""
+def _detach_from_files(model: torch.nn.Module) -> None:
+    """Copy the tensors left in the model: one small tensor keeps the whole weights file mapped in memory."""
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
@@ -120,18 +115,31 @@ def _vocab_size(name: str, model: Any) -> int:
     return int(head.weight.shape[0])
 
 
+def _vocabulary(
+    name: str, tokenizer: Any, vocab_size: int, shared: SharedTokenizers | None
+) -> CanonicalVocabulary:
+    if len(tokenizer) > vocab_size:
+        raise ModelLoadError(
+            f"{name}: the tokenizer has {len(tokenizer)} tokens but the model scores only {vocab_size}"
+        )
+    try:
+        return (shared.vocabulary if shared else canonical_vocabulary)(tokenizer, vocab_size)
+    except UnsupportedTokenizerError as error:
+        raise ModelLoadError(f"{name}: {error}") from error
+
+
 def _max_model_len(config: Any) -> int:
     text = config.get_text_config()
     lengths = [getattr(text, field, None) for field in _LENGTH_FIELDS]
     rope = getattr(text, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
-        # Beyond this length such a model turns *all* its positions by other factors, those of other rows included.
+        # Beyond this length such a model rotates *all* positions by other factors, those of other rows included.
         lengths.insert(0, rope.get("original_max_position_embeddings"))
     return next((int(length) for length in lengths if length), FALLBACK_MAX_MODEL_LEN)
 
 
 def _eos_token_ids(tokenizer: Any, model: Any, vocabulary: CanonicalVocabulary) -> frozenset[int]:
-    """Every id that ends a generation: the tokenizer's, the generation config's and the end-of-turn tokens."""
+    """All ids that end a generation: the tokenizer's, the generation config's and the end-of-turn tokens."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = set(configured if isinstance(configured, list) else [configured])
     ids.add(tokenizer.eos_token_id)

@@ -1,8 +1,7 @@
-"""Which page of a key/value pool belongs to whom: allocation, sharing and the prefix cache. No tensors.
+"""The page allocator of a key/value pool: allocation, sharing and the prefix cache. No tensors.
 
-A page holds the keys and values of `page_size` consecutive positions. Pages are reference-counted; a full page
-whose tokens are known stays findable after its last owner left, until its place is needed (least recently used
-first).
+A page holds the keys and values of `page_size` consecutive positions. Pages are reference-counted. A full page in the
+prefix cache stays there after its last holder has released it, until the page is needed (least recently used first).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ class OutOfPagesError(RuntimeError):
 
 
 class PageAllocator:
-    """Hands out page numbers below `num_pages`; a growable one doubles instead of running out."""
+    """Hands out page numbers below `num_pages`; a growable allocator at least doubles instead of running out."""
 
     def __init__(
         self, num_pages: int, page_size: int, *, growable: bool = False, prefix_caching: bool = False
@@ -29,8 +28,8 @@ class PageAllocator:
         self._growable = growable
         self._free = list(range(num_pages - 1, -1, -1))
         self._references: dict[int, int] = {}
-        # A cached page is found by (serial of the page before it, its own tokens). Serials are never reused, so an
-        # evicted page's children can't be mistaken for the children of what later takes its place.
+        # The key of a cached page is (serial of the page before it, its own tokens). Serials are never reused, so the
+        # children of an evicted page are never mistaken for children of a later page with the same number.
         self._cached: dict[tuple[int, tuple[int, ...]], tuple[int, int]] = {}
         self._key_of_page: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
@@ -38,24 +37,27 @@ class PageAllocator:
 
     @property
     def available(self) -> int:
-        """Pages that can be allocated now, idle cached ones included."""
+        """The number of pages that can be allocated now, idle cached pages included."""
         return len(self._free) + len(self._idle)
 
     @property
     def used(self) -> int:
-        """Pages that somebody holds."""
+        """The number of pages that have a holder."""
         return len(self._references)
 
     def pages_for(self, length: int) -> int:
-        """Pages that `length` positions fill."""
+        """The number of pages that `length` positions need."""
         return -(-length // self.page_size)
 
     def slot(self, pages: Sequence[int], position: int) -> int:
-        """Where a row's position stands in the pool, its pages laid end to end."""
+        """The index of a row's position in the pool's flattened pages."""
         return pages[position // self.page_size] * self.page_size + position % self.page_size
 
     def allocate(self, count: int) -> list[int]:
-        """`count` pages with one reference each; raises OutOfPagesError and takes none when there are too few."""
+        """Allocate `count` pages with one reference each.
+
+        Raises OutOfPagesError, and allocates nothing, when there are too few.
+        """
         if count > self.available and self._growable:
             self._grow(count)
         if count > self.available:
@@ -74,7 +76,7 @@ class PageAllocator:
             self._idle.pop(page, None)
 
     def release(self, pages: Sequence[int]) -> None:
-        """Drop a reference to each page; what nobody holds is free, or idle when the prefix cache knows it."""
+        """Drop a reference to each page. A page without holders is free, or idle where it is in the prefix cache."""
         for page in reversed(pages):
             self._references[page] -= 1
             if self._references[page]:
@@ -85,19 +87,19 @@ class PageAllocator:
             else:
                 self._free.append(page)
 
-    def forget(self, pages: Sequence[int]) -> list[int]:
-        """Make those of the pages that have one holder unfindable; returns them."""
-        alone = [page for page in pages if self._references[page] == 1]
-        for page in alone:
+    def uncache(self, pages: Sequence[int]) -> list[int]:
+        """Remove the pages that have a single holder from the prefix cache; returns those pages."""
+        exclusive = [page for page in pages if self._references[page] == 1]
+        for page in exclusive:
             key = self._key_of_page.pop(page, None)
             if key is not None:
                 del self._cached[key]
-        return alone
+        return exclusive
 
     def find_prefix(self, tokens: Sequence[int]) -> list[int]:
-        """The longest run of cached full pages that `tokens` starts with, one reference taken on each.
+        """Find the longest run of cached full pages that `tokens` starts with, and take a reference to each.
 
-        Leaves at least the last token out: somebody needs its logits.
+        At least the last token is left out, because the caller needs its logits.
         """
         if not self.prefix_caching:
             return []
@@ -114,8 +116,8 @@ class PageAllocator:
         self.share(pages)
         return pages
 
-    def remember(self, tokens: Sequence[int], pages: Sequence[int], start: int = 0) -> None:
-        """Make the full pages of `tokens` findable; pages wholly before position `start` are known already."""
+    def cache_prefix(self, tokens: Sequence[int], pages: Sequence[int], start: int = 0) -> None:
+        """Add the full pages of `tokens` to the prefix cache; pages wholly before `start` are in it already."""
         if not self.prefix_caching:
             return
         size = self.page_size
@@ -132,7 +134,7 @@ class PageAllocator:
             parent = self._cached[key][0] if key in self._cached else None
 
     def check_integrity(self) -> None:
-        """Every page is exactly one of free, idle and used; raises RuntimeError otherwise."""
+        """Check that every page is exactly one of free, idle and used. Raises RuntimeError otherwise."""
         owners = [*self._free, *self._idle, *self._references]
         if sorted(owners) != list(range(self.num_pages)):
             raise RuntimeError(f"pages lost or doubled: {len(owners)} owned, {self.num_pages} exist")

@@ -1,4 +1,4 @@
-"""What a pass over one model is given of a row."""
+"""One row's part in a forward pass: its new tokens, their positions and their pages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RowInput:
-    """New tokens of one row: they stand at positions `start`, `start + 1`, ...; `pages` cover them all.
+    """New tokens of one row at positions `start`, `start + 1`, ...; `pages` cover them and everything before them.
 
-    Logits are wanted from the new token number `logits_from` on (`len(tokens)`: none).
+    The pass returns logits of the new tokens from index `logits_from` on (`len(tokens)`: of none).
     """
 
     tokens: Sequence[int]
@@ -20,7 +20,7 @@ class RowInput:
 
 
 def wanted_tokens(rows: Sequence[RowInput]) -> list[int]:
-    """Which of the packed tokens logits are wanted of."""
+    """Indices of the packed tokens whose logits are wanted, in order."""
     wanted: list[int] = []
     offset = 0
     for row in rows:

@@ -1,4 +1,4 @@
-"""Reading a model folder's tokenizer as its own `tokenizer.json` defines it."""
+"""Reading a model's tokenizer as its own `tokenizer.json` defines it, and sharing equal tokenizers."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from mapping_cache import CanonicalVocabulary, canonical_vocabulary
 
 _TOKENIZER_SUFFIXES = (".json", ".model", ".txt", ".jinja")
-# config.json stays in: for some architectures it decides the tokenizer's class.
+# config.json is not among them: for some architectures it decides the tokenizer's class.
 _OTHER_FILES = ("generation_config.json", "model.safetensors.index.json", "adapter.json", "card.json")
 _SAMPLE = "It's 12 o'clock,  she said:\n\n\tnaïve café 東京 🙂"
 
 
-def no_surprises(name: str) -> dict[str, Any]:
-    """What every reading of a local folder or Hugging Face id is told: no code, and nothing fetched for a folder."""
+def loading_options(name: str) -> dict[str, Any]:
+    """The arguments of every `from_pretrained`: no remote code, and no downloads for a local folder."""
     return {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
 
 
 class SharedTokenizers:
-    """Tokenizers and their vocabularies, kept once for folders whose tokenizer files are the same.
+    """A cache of tokenizers and their vocabularies: folders with equal tokenizer files share one of each.
 
-    Adapters are many and their tokenizers few, and a tokenizer may take more memory than the tiny model beside it. Any
-    thread. Models that requests are tokenized for don't share: a tokenizer is not made for two threads.
+    Many adapters have few tokenizers, and a tokenizer may take more memory than its tiny model. The cache is
+    thread-safe; a tokenizer itself is not, so the bases, which tokenize requests, do not share theirs.
     """
 
-    def __init__(self, most: int = 8) -> None:
-        self._most = most
+    def __init__(self, capacity: int = 8) -> None:
+        self._capacity = capacity
         self._lock = threading.Lock()
         self._tokenizers: OrderedDict[str, Any] = OrderedDict()
         self._vocabularies: WeakKeyDictionary[Any, dict[int, CanonicalVocabulary]] = WeakKeyDictionary()
 
     def tokenizer(self, name: str) -> Any:
-        """As `read_tokenizer`, of a local folder."""
+        """Return the tokenizer of a local folder, from the cache or by `read_tokenizer`."""
         key = _digest(Path(name))
         with self._lock:
             if key not in self._tokenizers:
                 self._tokenizers[key] = read_tokenizer(name)
-                if len(self._tokenizers) > self._most:
+                if len(self._tokenizers) > self._capacity:
                     self._tokenizers.popitem(last=False)
             self._tokenizers.move_to_end(key)
             return self._tokenizers[key]
 
     def vocabulary(self, tokenizer: Any, size: int) -> CanonicalVocabulary:
-        """As `canonical_vocabulary`, of a tokenizer that was read here."""
+        """Return the canonical vocabulary of a tokenizer from this cache, `size` tokens wide."""
         with self._lock:
             sizes = self._vocabularies.setdefault(tokenizer, {})
             if size not in sizes:
@@ -59,7 +59,7 @@ class SharedTokenizers:
 
 
 def _digest(folder: Path) -> str:
-    """Of everything in a folder that a tokenizer may be read from: all but the weights and the training's notes."""
+    """Hash every file of a folder that may define its tokenizer: all but the weights and the training's notes."""
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.suffix in _TOKENIZER_SUFFIXES and file.name not in _OTHER_FILES:
@@ -69,13 +69,13 @@ def _digest(folder: Path) -> str:
 
 
 def read_tokenizer(name: str) -> Any:
-    """The tokenizer of a local folder or Hugging Face id; raises whatever transformers raises.
+    """Read the tokenizer of a local folder or Hugging Face id. Any exception of transformers passes through.
 
-    For some architectures transformers builds a class of its own whatever the folder holds (a Qwen2 model with a
-    SentencePiece tokenizer gets Qwen2's splitting and tokens). What the model was trained with is the file, so where
-    the two disagree the file is taken as it stands.
+    For some architectures transformers builds a fixed tokenizer class whatever the folder holds: a Qwen2 model with a
+    SentencePiece tokenizer gets Qwen2's splitting and tokens. The model was trained with `tokenizer.json`, so the file
+    decides where the two disagree.
     """
-    tokenizer = AutoTokenizer.from_pretrained(name, **no_surprises(name))
+    tokenizer = AutoTokenizer.from_pretrained(name, **loading_options(name))
     file = Path(name) / "tokenizer.json"
     if not file.is_file():
         return tokenizer
@@ -86,4 +86,4 @@ def read_tokenizer(name: str) -> Any:
         _SAMPLE, add_special_tokens=False
     ):
         return tokenizer
-    return PreTrainedTokenizerFast.from_pretrained(name, **no_surprises(name))
+    return PreTrainedTokenizerFast.from_pretrained(name, **loading_options(name))

@@ -32,10 +32,10 @@ class SteeredRow:
         for state in self.states:
             state.reset()
 
-    def spoil(self) -> None:
+    def invalidate(self) -> None:
         """Hide the keys and values of this row from other rows: some are not finite."""
         for state in self.states:
-            state.spoil()
+            state.invalidate()
 
 
 @dataclass(frozen=True, slots=True)

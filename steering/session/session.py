@@ -91,7 +91,7 @@ class SteeringSession:
             self._crossings.to(adapter.models[0], vocabulary_map),
             self._page_size,
             self._prefix_caching,
-            self._execution.record_steering,
+            self._execution.capture_steering,
         )
 
     def install(self, steerer: Steerer) -> None:

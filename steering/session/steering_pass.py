@@ -80,7 +80,7 @@ class SteeringPass:
         groups: dict[tuple[Steerer, Bridge, int], _Group] = {}
         borrowed: list[SteererState] = []
         # All models run before anything waits for one of them, so that a GPU can run them beside the base.
-        with self._side.beside():
+        with self._side.overlapped():
             for part in wave:
                 borrowed += _distribute(part, groups)
             logits = [group.logits() for group in groups.values()]
@@ -90,7 +90,7 @@ class SteeringPass:
         broken = bool(borrowed) and not torch.isfinite(steered.amax())
         for state in borrowed:
             if broken:
-                state.spoil()
+                state.invalidate()
             state.release()
 
     def _steer(self, group: _Group, logits: list[Tensor], base: Tensor, steered: Tensor) -> None:

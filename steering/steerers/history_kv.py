@@ -34,7 +34,7 @@ class HistoryKV:
         self.runner = runner
         self.pages: list[int] = []
         self._computed = 0
-        self._remembered = 0  # positions up to which the pool's prefix cache knows the full pages
+        self._cached = 0  # positions up to which the pool's prefix cache knows the full pages
 
     def truncate(self, length: int) -> None:
         """Forget the positions from `length` on: their tokens have changed."""
@@ -49,7 +49,7 @@ class HistoryKV:
         if not self.pages and wanted == 1 and not window.dropped:
             # Another sequence may have read the same beginning. The prefix cache holds settled positions only.
             self.pages = allocator.find_prefix(window.history.tokens[: window.settled])
-            self._computed = self._remembered = len(self.pages) * allocator.page_size
+            self._computed = self._cached = len(self.pages) * allocator.page_size
         start = min(self._computed, window.length - wanted)
         missing = allocator.pages_for(window.length) - len(self.pages)
         self.pages.extend(allocator.allocate(max(missing, 0)))
@@ -61,15 +61,15 @@ class HistoryKV:
         tokens = window.tokens(start)
         return RowInput(tokens, start, self.pages, len(tokens) - wanted)
 
-    def remember(self, window: HistoryWindow) -> None:
+    def cache_settled(self, window: HistoryWindow) -> None:
         """Offer the settled positions to the prefix cache, once they are computed."""
-        # The last position is computed again where the next base token adds no text, and a remembered page is never
+        # The last position is computed again where the next base token adds no text, and a cached page is never
         # written to.
         known = min(window.settled, window.length - 1)
-        if known > self._remembered:
+        if known > self._cached:
             allocator = self.runner.cache.allocator
-            allocator.remember(window.history.tokens[:known], self.pages, self._remembered)
-            self._remembered = known
+            allocator.cache_prefix(window.history.tokens[:known], self.pages, self._cached)
+            self._cached = known
 
     def lend(self, window: HistoryWindow, views: Sequence[HistoryWindow]) -> list[HistoryKV]:
         """Keys and values for several positions of one text, given those of the whole text.
@@ -89,7 +89,7 @@ class HistoryKV:
                 copies.append(fork.copied)
             other = HistoryKV(self.runner)
             other.pages, other._computed = fork.pages, common
-            other._remembered = view.length  # a view's pages are not for others to find
+            other._cached = view.length  # a view's pages are not for others to find
             lent.append(other)
         self.copy_pages(copies)
         return lent
@@ -110,12 +110,12 @@ class HistoryKV:
             sources, targets = zip(*copies, strict=True)
             cache.copy_pages(sources, targets)
 
-    def spoil(self) -> None:
+    def invalidate(self) -> None:
         """Hide keys and values that are not finite from every other sequence."""
-        self.runner.cache.spoil(self.pages)
+        self.runner.cache.invalidate(self.pages)
 
     def release(self) -> None:
         """Give all pages back."""
         self.runner.cache.allocator.release(self.pages)
         self.pages = []
-        self._computed = self._remembered = 0
+        self._computed = self._cached = 0

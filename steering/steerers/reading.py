@@ -32,7 +32,7 @@ def read(runner: Runner, histories: Sequence[tuple[HistoryKV, HistoryWindow, int
         return torch.zeros(places, runner.loaded.vocab_size, device=device)
     found = runner.forward(inputs)
     for cache, window, _ in histories:
-        cache.remember(window)
+        cache.cache_settled(window)
     if len(spoken) == places:
         return found
     logits = torch.zeros(places, runner.loaded.vocab_size, device=device)

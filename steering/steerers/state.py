@@ -73,10 +73,10 @@ class SteererState:
         self.window = self._empty_window()
         self.pushed = 0
 
-    def spoil(self) -> None:
+    def invalidate(self) -> None:
         """Hide everything computed here from other sequences: it is not finite."""
         for cache in self.caches:
-            cache.spoil()
+            cache.invalidate()
 
     def release(self) -> None:
         """Give all pages back. Keys and values are computed again when they are needed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from steering.adapters import Adapter
 from steering.crossing.crossing import Crossing
 from steering.crossing.first_tokens import FirstTokens
-from steering.device.recording import Record
+from steering.device.capture import Capture
 from steering.model.kv_cache import KVCache
 from steering.model.pages import PageAllocator
 from steering.model.runner import Runner
@@ -25,7 +25,7 @@ class Steerer:
         crossing: Crossing,
         page_size: int,
         prefix_caching: bool = True,
-        record: Record | None = None,
+        capture: Capture | None = None,
     ) -> None:
         self.adapter = adapter
         self.crossing = crossing
@@ -35,7 +35,7 @@ class Steerer:
                 KVCache(
                     PageAllocator(_INITIAL_PAGES, page_size, growable=True, prefix_caching=prefix_caching)
                 ),
-                record,
+                capture,
             )
             for model in adapter.models
         ]

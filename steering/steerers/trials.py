@@ -53,7 +53,7 @@ def score_trials(steerer: Steerer, trials: Sequence[Trial]) -> dict[Trial, list[
         values: list[float] = torch.cat([*finite, *found]).tolist()
         for (runner, pages), is_finite in zip(taken, values, strict=False):
             if not is_finite:
-                runner.cache.spoil(pages)
+                runner.cache.invalidate(pages)
         ratios = iter(values[len(taken) :])
         return {trial: [next(ratios) for _ in trial.targets] for each in passes for trial in sharing[each]}
     finally:

@@ -1,7 +1,7 @@
-"""A recorder for any device: it notes the operations of a pass, and repeats them on the same tensors.
+"""Graph capture on any device: a tape of a pass's operations, which are repeated on the same tensors.
 
-What a CUDA graph does, without a GPU: Python runs once, addresses and host values are what they were, only what stands
-in memory counts. What a graph could not capture is refused.
+This does without a GPU what a CUDA graph does: Python runs once, addresses and host values stay as they were, and only
+the contents of memory may change. Operations that a graph cannot capture are refused.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from torch.utils._pytree import tree_iter
 
 from steering.device.execution import Execution
 
-# They read the device's numbers on the host, or make shapes of them.
+# Operations that read the device's values on the host, or make shapes of them.
 READING = (
     "_local_scalar_dense",
     "item",
-    "resolve_neg",  # as `tolist` does, and nothing else here
+    "resolve_neg",  # called by `tolist`, and by nothing else here
     "is_nonzero",
     "nonzero",
     "masked_select",
     "_unique2",
     "equal",
 )
-# It brings the host's numbers to the device.
+# The operation that copies the host's values to the device.
 WRITING = "lift_fresh"
 
 
-class NotRecordableError(RuntimeError):
-    """The pass does what no graph can capture."""
+class NotCapturableError(RuntimeError):
+    """The pass runs an operation that no graph can capture."""
 
 
 def reads_on_the_host(func: Any, args: tuple[Any, ...]) -> bool:
-    """True for an operation for which a GPU's host waits."""
+    """True for an operation that makes the host wait for a GPU."""
     name = _name(func)
     by_mask = name.startswith(("index.", "index_put", "_index_put")) and any(
         i is not None and i.dtype == torch.bool for i in args[1]
@@ -49,7 +49,7 @@ def _name(func: Any) -> str:
 
 
 class HostReads(TorchDispatchMode):
-    """Counts how often the host waits for the device."""
+    """Collects the names of the operations for which the host waits for the device."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -72,7 +72,7 @@ class _Tape(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if reads_on_the_host(func, args) or _name(func).startswith(WRITING):
-            raise NotRecordableError(f"{_name(func)} cannot be recorded")
+            raise NotCapturableError(f"{_name(func)} cannot be captured")
         result = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, result))
         return result
@@ -86,27 +86,27 @@ def _storages(tensors: Sequence[Tensor]) -> set[int]:
     return {t.untyped_storage()._cdata for t in tensors if t.layout == torch.strided}
 
 
-class TapeRecorder:
-    """Counts what it recorded, and what it repeated."""
+class TapeCapture:
+    """Captures passes on tapes; counts the captures and the replays."""
 
     def __init__(self) -> None:
-        self.recorded = 0
+        self.captured = 0
         self.replayed = 0
 
     def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         tape = _Tape()
         with tape:
             result = run()
-        self.recorded += 1
+        self.captured += 1
 
         def replay() -> Tensor:
             self.replayed += 1
             for func, args, kwargs, outputs in tape.calls:
-                given = _storages(_tensors((args, kwargs)))
+                inputs = _storages(_tensors((args, kwargs)))
                 again = func(*args, **kwargs)
                 for old, new in zip(_tensors(outputs), _tensors(again), strict=True):
-                    # A view, or an operation in place, has its result where it was.
-                    if not _storages([old]) & given:
+                    # The result of a view or an in-place operation is in its inputs' memory already.
+                    if not _storages([old]) & inputs:
                         old.copy_(new)
             return result
 
@@ -114,5 +114,5 @@ class TapeRecorder:
 
 
 def like_a_gpu() -> Execution:
-    """All that an engine does on a GPU and not on a CPU, on a CPU."""
-    return Execution(TapeRecorder(), TapeRecorder(), runs_ahead=True)
+    """The execution of a GPU for tests on a CPU: captured passes and running ahead."""
+    return Execution(TapeCapture(), TapeCapture(), runs_ahead=True)

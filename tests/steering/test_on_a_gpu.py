@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped without one. Everything else about it is tested on the CPU, by stand-ins."""
+"""Tests that need a GPU, skipped without one. Stand-ins on the CPU test everything else about a GPU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from steering.device.cuda_graphs import CudaGraphs
 from steering.device.execution import execution_on
 from steering.engine.constraint import ConstraintCompiler
 from steering.engine.engine import Engine, EngineConfig
+from steering.engine.request import Request, SamplingParams
 from steering.model.kv_cache import KVCache
 from steering.model.loading import load_model
 from steering.model.pages import PageAllocator
 from steering.model.row_input import RowInput
 from steering.model.runner import Runner
-from steering.types import Request, SamplingParams, SteeringSpec
+from steering.specs import SteeringSpec
 from tests.models import ARCHITECTURES
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import TOLERANCE, Tiny, Workshop, request, run, tokenizer_of
@@ -31,7 +32,7 @@ TEXTS = ("The ferry left the harbour at nine", "Once upon a time", "def area(w):
 def test_recorded_float32_equals_the_cpu(
     workshop: Workshop, make_engine: MakeEngine, caplog: pytest.LogCaptureFixture, arch: str
 ) -> None:
-    """Greedy in float32, every kind of steering in one batch: tokens and log probabilities are the CPU's."""
+    """Greedy in float32, all kinds of steering in one batch: tokens and log probabilities equal the CPU's."""
     base = Tiny(arch, "bl", padding=3)
     settings = {"map": {"bridge": "map"}, "rescore": {"bridge": "rescore"}}
     cross, same = Tiny("llama", "sp", seed=5), Tiny("llama", "bl", seed=7, padding=3)
@@ -45,20 +46,20 @@ def test_recorded_float32_equals_the_cpu(
     loaded = load_model(workshop.folder(base), device="cuda", dtype="float32")
     engine = Engine(loaded, EngineConfig(page_size=4, max_num_seqs=8))
     for name, adapter in adapters.items():
-        engine.attach(load_adapter(name, adapter.path, device="cuda", dtype="float32"))
+        engine.session.attach(load_adapter(name, adapter.path, device="cuda", dtype="float32"))
     got = run(engine, requests)
     for name, result in expected.items():
         assert got[name].tokens == result.tokens
         torch.testing.assert_close(got[name].logprobs, result.logprobs, atol=TOLERANCE, rtol=TOLERANCE)
-    assert not caplog.records, "a pass could not be recorded"
+    assert not caplog.records, "a pass could not be captured"
     engine.check_integrity()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_graph_gives_what_the_pass_gives(workshop: Workshop, dtype: str) -> None:
     loaded = load_model(workshop.folder(Tiny("llama", "bl")), device="cuda", dtype=dtype)
-    record = execution_on(loaded.device).record_base
-    assert record is not None
+    capture = execution_on(loaded.device).capture_base
+    assert capture is not None
 
     def logits(runner: Runner) -> list[Tensor]:
         pages = [runner.cache.allocator.allocate(2) for _ in range(3)]
@@ -68,10 +69,10 @@ def test_a_graph_gives_what_the_pass_gives(workshop: Workshop, dtype: str) -> No
             for t in range(12)
         ]
 
-    plain, recorded = (
-        logits(Runner(loaded, KVCache(PageAllocator(16, 16)), given)) for given in (None, record)
+    plain, captured = (
+        logits(Runner(loaded, KVCache(PageAllocator(16, 16)), given)) for given in (None, capture)
     )
-    for got, expected in zip(recorded, plain, strict=True):
+    for got, expected in zip(captured, plain, strict=True):
         torch.testing.assert_close(got, expected, atol=2e-2, rtol=2e-2)
 
 
@@ -90,11 +91,11 @@ def test_a_capture_that_fails_spoils_no_later_one() -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_contexts_of_all_lengths_in_reduced_precision(workshop: Workshop, dtype: str) -> None:
-    """Prompts in chunks and decodes whose pages grow, as attention meets them; the pool grows as well."""
+    """Prompts in chunks and decodes with a growing number of pages; the steering model's pool grows as well."""
     base = load_model(workshop.folder(Tiny("llama", "bl")), device="cuda", dtype=dtype)
     adapter = workshop.adapter("delta", Tiny("llama", "sp", seed=5))[0]
     engine = Engine(base, EngineConfig(page_size=16, max_num_seqs=8, max_step_tokens=40))
-    engine.attach(load_adapter("delta", adapter.path, device="cuda", dtype=dtype))
+    engine.session.attach(load_adapter("delta", adapter.path, device="cuda", dtype=dtype))
     prompts = [[5 + n, *range(6, 16 + 9 * n)] for n in range(12)]
     got = run(engine, [request(str(n), prompt, "delta", count=40) for n, prompt in enumerate(prompts)])
     assert all(result.finish == "length" and len(result.tokens) == 40 for result in got.values())
@@ -115,7 +116,7 @@ def test_a_grammar_holds(workshop: Workshop, temperature: float) -> None:
         )
         for seed in range(4)
     ]
-    # One row alone, some beside a free one, and all of a step's.
+    # One constrained row alone, four beside a free one, and four alone.
     for requests in (held[:1], held + plain, held):
         for name, result in run(engine, requests).items():
             assert name == "plain" or base.tokenizer.decode(result.tokens, skip_special_tokens=True) in (
@@ -125,14 +126,14 @@ def test_a_grammar_holds(workshop: Workshop, temperature: float) -> None:
 
 
 def test_running_ahead_and_beside_changes_no_token(workshop: Workshop) -> None:
-    """The same engine eager: many requests, more than run at once, sampled."""
+    """An eager engine draws the same tokens for many sampled requests, more than it runs at once."""
     base = workshop.folder(Tiny("qwen2", "bl"))
     adapter = workshop.adapter("delta", Tiny("llama", "sp", seed=5), bridge="map")[0]
     results = []
     for eager in (True, False):
         loaded = load_model(base, device="cuda", dtype="float32")
         engine = Engine(loaded, EngineConfig(page_size=16, max_num_seqs=6, enforce_eager=eager))
-        engine.attach(load_adapter("delta", adapter.path, device="cuda", dtype="float32"))
+        engine.session.attach(load_adapter("delta", adapter.path, device="cuda", dtype="float32"))
         requests = [
             Request(
                 str(number),

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from steering.adapters import load_adapter
 from steering.errors import AdapterLoadError
-from steering.model import linear
+from steering.model import packed_linear
 from tests.models import save_folder
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop, request, run, tokenizer_of
@@ -47,12 +47,12 @@ def test_an_adapter_that_nobody_uses_holds_its_tied_embedding_once(
     engine = make_engine(SMALL, adapter)
     packed: list[torch.Tensor] = []
 
-    def counted(weight: torch.Tensor, bias: torch.Tensor | None) -> linear.Product:
+    def counted(weight: torch.Tensor, bias: torch.Tensor | None) -> packed_linear.Product:
         packed.append(weight)
         return product(weight, bias)
 
-    product = linear.product
-    monkeypatch.setattr(linear, "product", counted)
+    product = packed_linear.product
+    monkeypatch.setattr(packed_linear, "product", counted)
     run(engine, [request("plain", [5, 6, 7])])
     assert not packed
     run(engine, [request("one", [5, 6, 7], "tied"), request("two", [5, 6], "tied")])

@@ -1,4 +1,4 @@
-"""The largest few of each row are what `topk` finds."""
+"""`largest` finds what `topk` finds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_it_is_topk(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     shape = (rows, 128 * blocks + tail)
-    # Of few levels many are equal, and as under a grammar most may be impossible.
+    # With few levels many scores are equal; as under a grammar, most may be impossible.
     scores = torch.randint(levels, shape, generator=generator).float()
     scores[torch.rand(shape, generator=generator) > share] = -torch.inf
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The page allocator under any sequence of operations: no page lost, none shared by mistake."""
+"""The page allocator under any sequence of operations: no page is lost or shared by mistake."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from steering.model.pages import OutOfPagesError, PageAllocator
 
 PAGE = 2
 PAGES = 6
-# Few different tokens, so that prefixes coincide often.
+# Few different tokens, so that prefixes are often equal.
 TEXTS = st.lists(st.integers(0, 2), min_size=1, max_size=8)
 
 
 class Pool(RuleBasedStateMachine):
-    """Sequences come, write their tokens into pages, are remembered and go; `content` is what a pool would hold."""
+    """Sequences arrive, write their tokens into pages, are cached and leave.
+
+    `content`: for each page, the tokens of its text up to the page's end.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +31,7 @@ class Pool(RuleBasedStateMachine):
     def admit(self, text: list[int]) -> None:
         shared = self.allocator.find_prefix(text)
         for number, page in enumerate(shared):
-            # What is found is the whole prefix up to there, not just a page with the same tokens.
+            # The whole prefix up to this page is equal, not only the page's own tokens.
             assert self.content[page] == tuple(text[: (number + 1) * PAGE])
         try:
             fresh = self.allocator.allocate(self.allocator.pages_for(len(text)) - len(shared))
@@ -39,7 +42,7 @@ class Pool(RuleBasedStateMachine):
         for number, page in enumerate(fresh, len(shared)):
             assert all(page not in other for other in self.held)
             self.content[page] = tuple(text[: (number + 1) * PAGE])
-        self.allocator.remember(text, pages, len(shared) * PAGE)
+        self.allocator.cache_prefix(text, pages, len(shared) * PAGE)
         self.held.append(pages)
 
     @precondition(lambda self: self.held)
@@ -79,7 +82,7 @@ def test_the_least_recently_used_prefix_goes_first() -> None:
     allocator = PageAllocator(3, PAGE, prefix_caching=True)
     for text in ([0, 0, 0], [1, 1, 1]):
         pages = allocator.allocate(1)
-        allocator.remember(text[:PAGE], pages)
+        allocator.cache_prefix(text[:PAGE], pages)
         allocator.release(pages)
     held = allocator.allocate(2)
     assert allocator.find_prefix([0, 0, 0]) == []

@@ -1,6 +1,6 @@
-"""Attention in place: the plans that torch's variable-length kernel is given, with an exact stand-in for the kernel.
+"""Attention that reads pages in place: the plans for torch's variable-length kernel, with an exact stand-in for it.
 
-The kernel itself runs on a GPU only, see `test_on_a_gpu.py`.
+The kernel itself runs on a GPU only, in `test_on_a_gpu.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from steering.device.execution import Execution
 from steering.engine.engine import Engine, EngineConfig
-from steering.model import probe, varlen
+from steering.model import attention_check, varlen_attention
 from steering.model.kv_cache import KVCache
 from steering.model.loading import load_model
 from steering.model.pages import PageAllocator
@@ -24,7 +24,7 @@ from steering.model.runner import Runner
 from tests.models import ARCHITECTURES
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop, request, run, tokenizer_of
-from tests.steering.tape import TapeRecorder
+from tests.steering.tape import TapeCapture
 
 SOFT_CAPPED = "gemma2"
 
@@ -44,7 +44,7 @@ def kernel(
     seqused_k: Tensor,
     block_table: Tensor,
 ) -> Tensor:
-    """What torch's documentation says of `varlen_attn`, row by row; the last query sees a row's last key."""
+    """`varlen_attn` as torch documents it, row by row; the last query of a row is aligned with its last key."""
     assert cu_seq_k is None and enable_gqa
     assert {cu_seq_q.dtype, seqused_k.dtype, block_table.dtype} == {torch.int32}
     shared = query.shape[1] // keys.shape[2]
@@ -69,7 +69,7 @@ def kernel(
 
 @pytest.fixture(autouse=True)
 def _kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    monkeypatch.setattr(varlen_attention, "varlen_attn", kernel)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -102,29 +102,29 @@ def test_in_place_equals_gathered(workshop: Workshop, arch: str) -> None:
 def test_a_model_attends_in_place_where_that_gives_the_same(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, arch: str
 ) -> None:
-    """A kernel that is wrong, that raises, or that lacks what a model needs, is done without."""
-    monkeypatch.setattr(probe, "may_work", lambda device, dtype: True)
+    """A model gathers its pages where the kernel is wrong, raises, or lacks something that the model needs."""
+    monkeypatch.setattr(attention_check, "activate_flash_attention", lambda device, dtype: True)
     folder = workshop.folder(Tiny(arch, "sp"))
     assert load_model(folder, device="cpu", dtype="float32").varlen == (arch != SOFT_CAPPED)
-    monkeypatch.setattr(varlen, "varlen_attn", lambda query, *_, **__: query * 2)
+    monkeypatch.setattr(varlen_attention, "varlen_attn", lambda query, *_, **__: query * 2)
     assert not load_model(folder, device="cpu", dtype="float32").varlen
-    monkeypatch.delattr(varlen, "varlen_attn")
+    monkeypatch.delattr(varlen_attention, "varlen_attn")
     assert not load_model(folder, device="cpu", dtype="float32").varlen
 
 
 def test_single_tokens_in_place_need_nothing_of_the_host(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The plan of a recorded pass: here the kernel is left out, whose stand-in does look at its numbers."""
-    monkeypatch.setattr(varlen, "varlen_attn", lambda query, *_, **__: query * 2)
+    """The plan of a captured pass. The kernel is left out, because its stand-in reads values on the host."""
+    monkeypatch.setattr(varlen_attention, "varlen_attn", lambda query, *_, **__: query * 2)
     base = workshop.loaded(Tiny("llama", "sp"))
-    recorder = TapeRecorder()
-    runner = Runner(replace(base, varlen=True), KVCache(PageAllocator(32, 4)), recorder)
+    capture = TapeCapture()
+    runner = Runner(replace(base, varlen=True), KVCache(PageAllocator(32, 4)), capture)
     pages = runner.cache.allocator.allocate(4)
     for position in range(12):
         runner.forward([RowInput([position + 3], position, pages, 0)])
-    # Pages of up to four, then of up to eight: the first token made the pool.
-    assert recorder.recorded == 1
+    # Twelve tokens need up to three pages, which are padded to four: one size. The first pass creates the pool.
+    assert capture.captured == 1
 
 
 def test_a_whole_engine_in_place(workshop: Workshop, make_engine: MakeEngine) -> None:

@@ -1,4 +1,4 @@
-"""Checks at load that a model computes the same on our attention as on its own, and refuses it otherwise."""
+"""The check at load that a model computes the same logits on paged attention as on its own attention."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steering.errors import ModelLoadError
 from steering.model.attention import ATTENTION_NAME, register
 from steering.model.forward import forward_of
 from steering.model.kv_cache import KVCache
-from steering.model.loaded_model import ROUNDING, LoadedModel
+from steering.model.loaded_model import LoadedModel, logit_tolerance
 from steering.model.pages import PageAllocator
 from steering.model.row_input import RowInput
 from steering.model.runner import Runner
-from steering.model.varlen import may_work
-from steering.types import ModelLoadError
+from steering.model.varlen_attention import activate_flash_attention
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +26,11 @@ _PAGE_SIZE = 4
 
 
 def adopt_paged_attention(loaded: LoadedModel) -> LoadedModel:
-    """Switch a model to the paged attention function for good; returns it with the forward pass that serves it best.
+    """Switch a model to paged attention for good; returns it with the cheapest forward pass that computes it.
 
-    Runs a few tokens both ways first, ours in two chunks. Raises ModelLoadError when the model ignores the function
-    or does not pass it what it needs.
+    Compares the logits of PROBE_LENGTH tokens on both attentions, on ours in two chunks. Prefers attention that reads
+    pages in place where that works. Raises ModelLoadError when the model ignores the attention function, does not pass
+    it the arguments that it needs, or computes other logits on it.
     """
     register()
     model: Any = loaded.model
@@ -37,14 +38,16 @@ def adopt_paged_attention(loaded: LoadedModel) -> LoadedModel:
     tokens = [(7 * i + 3) % loaded.vocab_size for i in range(length)]
     with torch.inference_mode():
         expected = model(torch.tensor([tokens], device=loaded.device), use_cache=False).logits[0].float()
-    tolerance = ROUNDING.get(loaded.dtype, 1e-1) * max(1.0, float(expected.abs().max()))
+    tolerance = logit_tolerance(loaded.dtype, float(expected.abs().max()))
     try:
         model.set_attn_implementation(ATTENTION_NAME)
         if model.config.get_text_config()._attn_implementation != ATTENTION_NAME:
             raise RuntimeError("it does not take an attention function")
         adopted = replace(loaded, forward=forward_of(model))
         in_place = replace(adopted, varlen=True)
-        if may_work(loaded.device, loaded.dtype) and _computes(in_place, tokens, expected, tolerance):
+        if activate_flash_attention(loaded.device, loaded.dtype) and _agrees(
+            in_place, tokens, expected, tolerance
+        ):
             return in_place
         difference = _difference(adopted, tokens, expected)
     except Exception as error:
@@ -59,18 +62,21 @@ def adopt_paged_attention(loaded: LoadedModel) -> LoadedModel:
     return adopted
 
 
-def _computes(loaded: LoadedModel, tokens: list[int], expected: Tensor, tolerance: float) -> bool:
-    """Whether a way of attending, which a model can do without, gives what it should."""
+def _agrees(loaded: LoadedModel, tokens: list[int], expected: Tensor, tolerance: float) -> bool:
+    """True where an optional attention kernel runs this model and gives the expected logits."""
     try:
         difference = _difference(loaded, tokens, expected)
-    except Exception as error:  # noqa: BLE001 - whatever a kernel raises where it lacks something
+    except Exception as error:  # noqa: BLE001 - a kernel that lacks something may raise anything
         logger.info("%s: its attention gathers its pages (%s)", loaded.path, error)
         return False
     return difference <= tolerance
 
 
 def _difference(loaded: LoadedModel, tokens: list[int], expected: Tensor) -> float:
-    """How far logits in two chunks are from those expected. Raises RuntimeError where their shape is another."""
+    """The largest difference between logits computed in two chunks and the expected ones.
+
+    Raises RuntimeError where their shapes differ.
+    """
     length = len(tokens)
     cache = KVCache(PageAllocator(PROBE_LENGTH // _PAGE_SIZE, _PAGE_SIZE))
     pages = cache.allocator.allocate(cache.allocator.pages_for(length))

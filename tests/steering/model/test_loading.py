@@ -1,4 +1,4 @@
-"""Loading a model: what it knows of itself, and what is refused at start."""
+"""Loading a model: its attributes, and the folders that are refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import MambaConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from steering.errors import ModelLoadError
 from steering.model.loading import load_model
-from steering.types import ModelLoadError
 from tests.models import ARCHITECTURES, save_folder
 from tests.steering.support import Tiny, Workshop, tokenizer_of
 
@@ -24,7 +24,7 @@ def test_what_a_loaded_model_knows(workshop: Workshop, arch: str) -> None:
     assert loaded.vocab_size == len(tokenizer) + 3 == len(loaded.vocabulary)
     assert loaded.max_model_len == 256
     assert loaded.dtype == torch.float32
-    # The end-of-turn token ends a text too, though only its name says so.
+    # The end-of-turn token ends a text as well, though it is recognised by its name alone.
     assert loaded.eos_token_ids == {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")}
 
 

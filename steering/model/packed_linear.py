@@ -1,4 +1,4 @@
-"""Products with a frozen weight, the weight laid out once for the kernel that will read it."""
+"""Linear products with a frozen weight that is packed once into the layout that the CPU's kernel reads fastest."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Smaller weights stay in a core's own cache, and the kernel's set-up costs more than their layout saves.
-_SMALLEST = 1 << 16
+# A smaller weight fits into a core's cache, and the kernel's set-up costs more than the packed layout saves.
+_MIN_SIZE = 1 << 16
 
 Product = Callable[[Tensor], Tensor]
 
 
 def product(weight: Tensor, bias: Tensor | None) -> Product:
-    """`x -> x @ weight.T + bias` for a weight `[out, in]` that will not change, bias `[out]`.
+    """The function `x -> x @ weight.T + bias` for a weight `[out, in]` that will not change, bias `[out]`.
 
-    On a CPU the weight is copied into oneDNN's blocked layout, which a few rows at a time read nearly twice as fast
-    as the plain one: decoding is bound by reading weights.
+    On a CPU the weight is copied into oneDNN's blocked layout. A product with a few rows reads it nearly twice as fast
+    as the plain layout, and decoding is bound by reading weights.
     """
     if not _packs(weight):
         return partial(functional.linear, weight=weight, bias=bias)
@@ -28,7 +28,7 @@ def product(weight: Tensor, bias: Tensor | None) -> Product:
 
 
 def pack_linears(model: nn.Module) -> None:
-    """Replace each linear layer that gains from it by one with a packed weight."""
+    """Replace each linear layer that gains from a packed weight by a layer that has one."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Linear and _packs(child.weight):
@@ -38,17 +38,18 @@ def pack_linears(model: nn.Module) -> None:
 def _packs(weight: Tensor) -> bool:
     return (
         weight.device.type == "cpu"
-        # float16 is emulated by most CPUs, and oneDNN refuses to pack it there.
+        # Most CPUs emulate float16, and oneDNN refuses to pack it there.
         and weight.dtype in (torch.float32, torch.bfloat16)
-        and weight.numel() >= _SMALLEST
+        and weight.numel() >= _MIN_SIZE
         and torch.backends.mkldnn.is_available()
     )
 
 
-class PackedWhenUsed:
-    """As `product`, of a weight that is held plain for another use too: packed at its first product.
+class LazilyPacked:
+    """A `product` that packs its weight at the first call, for a weight that is in use in its plain layout as well.
 
-    Until then it is in memory once. Two threads may use it at once, at worst packing it twice for a moment.
+    Until the first call the weight is in memory only once. Two threads may call it at the same time; at worst both
+    pack the weight, and one copy is dropped.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -62,8 +63,8 @@ class PackedWhenUsed:
             packed = self._product = product(self._weight, self._bias)
         return packed(states)
 
-    def rest(self) -> None:
-        """Let go of the packed weight until it is used again."""
+    def release(self) -> None:
+        """Free the packed weight; the next call packs it again."""
         self._product = None
 
 
@@ -72,7 +73,7 @@ class _Packed:
         kernels: Any = torch.ops.mkldnn
         with torch.inference_mode():
             self._weight: Tensor = kernels._reorder_linear_weight(weight.contiguous(), None)
-        # A copy: the original may be a piece of a file that is mapped into memory whole.
+        # A copy, because the original may keep a whole file mapped in memory.
         self._bias = None if bias is None else bias.detach().clone()
         self._run = kernels._linear_pointwise
 
@@ -82,7 +83,7 @@ class _Packed:
 
 
 class _PackedLinear(nn.Module):
-    """Takes the place of an `nn.Linear` in somebody else's model."""
+    """A packed replacement for an `nn.Linear` in a transformers model."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
