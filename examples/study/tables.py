@@ -70,7 +70,7 @@ def _sizes(bases: Runs) -> str:
         )
         lines.append(_line(label, (f"{found[0]:,}" if found else "" for found in sizes)))
     seeds = ", ".join(f"{name}: {len(runs)}" for name, runs in bases.items())
-    return "\n".join(lines) + f"\n\nSeeds: {seeds}. What one seed gave is a figure without ±."
+    return "\n".join(lines) + f"\n\nSeeds: {seeds}. A figure without ± is from one seed."
 
 
 def _figure(figure: str, bases: Runs) -> str:
