@@ -1,4 +1,4 @@
-"""Where an adapter may be loaded from while others are served: below given directories, and nothing but plain files."""
+"""The directories that an adapter may be loaded from at run time: below given roots, plain files only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MOST_FILES = 10_000
 
 
 def adapter_folder(path: str, roots: Sequence[Path]) -> Path:
-    """The folder that `path` names, absolute or relative to one of `roots`, with no link left in it.
+    """The folder that `path` names, absolute or relative to one of `roots`, with links resolved.
 
-    Raises AdapterLoadError for what does not lie below a root: URLs, `..`, and links, also of files in the folder, that
-    lead out. Whether something exists outside is not told.
+    Raises AdapterLoadError for a path that does not lie below a root: URLs, `..`, and links that lead out, also those
+    of files in the folder. The message does not tell whether something exists outside.
     """
     if "://" in path or "\0" in path or ".." in PurePath(path).parts:
         raise AdapterLoadError("only a plain path below the server's adapter directories will do")
@@ -52,6 +52,6 @@ def _check_contents(folder: Path, tops: Sequence[Path]) -> None:
             target = item.resolve(strict=True)
             if not any(target.is_relative_to(top) for top in tops):
                 raise AdapterLoadError(f"{name!r} is a link that leads out of the adapter directories")
-            # A pipe or a device would never end.
+            # Reading a pipe or a device would never end.
             if not (stat.S_ISREG(target.stat().st_mode) or target.is_dir()):
                 raise AdapterLoadError(f"{name!r} is not a plain file")

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mapping_cache import CanonicalVocabulary
-from steering.crossing.encoder import SteeringEncoder
+from steering.crossing.encoder import Start, SteeringEncoder
 from steering.crossing.text import TextStream
+
+# A text that grows to so many characters without a word boundary is settled at another place.
+_SETTLE_FROM = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,9 @@ class TextHistory:
         self._encoder = encoder
         self._specials = specials
         self._stream = TextStream(base)
-        self._text = ""  # of the current segment, from the last boundary on
-        self._within = False
+        self._text = ""  # of the current segment, from the last place on where it was cut
+        self._start: Start = "segment"
+        self._next_try = _SETTLE_FROM
         self._started = False
         self.tokens: list[int] = list(encoder.prefix)
         self._frozen = len(self.tokens)
@@ -122,23 +126,36 @@ class TextHistory:
         text = self._stream.peek(base_token)
         if not text:
             return None
-        tail = self._encoder.encode(self._text + text, within=self._within)
+        tail = self._encoder.encode(self._text + text, self._start)
         common = self._common(tail)
         return Continuation(common, tail[common - self._frozen :])
 
     def _extend(self, text: str) -> int:
         self._text += text
-        tail = self._encoder.encode(self._text, within=self._within)
+        tail = self._encoder.encode(self._text, self._start)
         common = self._common(tail)
         self.reencoded += len(self.tokens) - common
         self.tokens[common:] = tail[common - self._frozen :]
+        self._cut()
+        return common
+
+    def _cut(self) -> None:
+        """Freeze the tokens that later text cannot change."""
         boundary = self._encoder.last_boundary(self._text)
         if boundary:
-            self._text = self._text[boundary:]
-            rest = len(self._encoder.encode(self._text, within=True))
-            self._within = True
-            self._frozen = len(self.tokens) - rest
-        return common
+            rest = len(self._encoder.encode(self._text[boundary:], "space"))
+            self._go_on(boundary, "space", len(self.tokens) - rest)
+        elif len(self._text) >= self._next_try:
+            settled = self._encoder.settle(self._text, self._start)
+            if settled is None:
+                # Trying at every token would cost more than it saves.
+                self._next_try = 2 * len(self._text)
+            else:
+                self._go_on(settled.place, "cut", self._frozen + settled.tokens)
+
+    def _go_on(self, place: int, start: Start, frozen: int) -> None:
+        self._text, self._start, self._frozen = self._text[place:], start, frozen
+        self._next_try = _SETTLE_FROM
 
     def _push_special(self, base_token: int) -> int:
         end = len(self.tokens)
@@ -146,8 +163,7 @@ class TextHistory:
         merged = not self._started and special is not None and special in self._encoder.prefix[:1]
         if special is not None and not merged:
             self.tokens.append(special)
-        self._frozen = len(self.tokens)
-        self._text, self._within = "", False
+        self._go_on(len(self._text), "segment", len(self.tokens))
         return end
 
     def _common(self, tail: list[int]) -> int:

@@ -1,7 +1,7 @@
-"""A grammar that a generation must follow, as a mask over the base's tokens at every step.
+"""Grammars that a generation must follow: a mask over the base's tokens at every step.
 
-The grammars are llguidance's (Lark with JSON schemas inside). The mask is laid over the *fused* distribution, so that
-steering and a grammar go together. A row without a constraint costs nothing.
+The grammars are llguidance's (Lark with JSON schemas inside). The mask applies to the *fused* distribution, so steering
+and grammars work together. A row without a grammar costs nothing.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from steering.device.transfer import on_device
 _CACHED = 16
 _NOISE = re.compile(r"\s*(\d+ \||<non-verbose/>)")
 _HEADER = '%llguidance {"no_forcing": true}\n'
-"""Where the grammar leaves one way to go on, any tokens that spell it are allowed, not one chosen spelling."""
+"""Where a grammar allows only one text, any tokens that spell it are allowed, not just one spelling."""
 
 
 class ConstraintError(ValueError):
-    """A grammar that cannot be compiled, or that has grown beyond its limits; the message says why."""
+    """A grammar that cannot be compiled, or that exceeds the limits."""
 
 
 class ConstraintState:
-    """How far one sequence has come in its grammar. The engine's thread only."""
+    """The position of one sequence in its grammar. The engine's thread only."""
 
     def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
         self._matcher = matcher
@@ -40,7 +40,7 @@ class ConstraintState:
         self.error: str | None = None
 
     def follow(self, generated: Sequence[int]) -> bool:
-        """Read those of the tokens after the prompt that were not read before; True when the grammar is complete."""
+        """Read the new ones of the tokens after the prompt. Returns True when the grammar is complete."""
         for token in generated[self._read :]:
             if self.error is None and not self._matcher.consume_token(token):
                 self.error = self._fault("a token outside the grammar was drawn")
@@ -48,10 +48,10 @@ class ConstraintState:
         return self.error is None and self._matcher.is_stopped()
 
     def allowed(self, forbidden: Collection[int]) -> NDArray[np.int32] | None:
-        """The next token's mask, int32 `[ceil(V / 32)]` of bits; None, and `error` is set, where there is none.
+        """The next token's mask, int32 `[ceil(V / 32)]` of bits; None with `error` set where no token is allowed.
 
-        What is `forbidden` is left out unless nothing else is possible: a grammar that is complete ends a generation
-        before its `min_tokens`.
+        `forbidden` tokens are left out, unless no other token is possible: a complete grammar ends a generation before
+        its `min_tokens`.
         """
         fill_next_token_bitmask(self._matcher, self._bits)
         if self._matcher.is_error() or not self._bits.any():
@@ -69,7 +69,7 @@ class ConstraintState:
 
 
 class Constraint:
-    """A compiled grammar; immutable, and shared by all the sequences that follow it. Any thread."""
+    """A compiled grammar. Immutable, and shared by all sequences that follow it. Any thread."""
 
     def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
         self._matcher = matcher
@@ -77,7 +77,7 @@ class Constraint:
         self._lock = threading.Lock()
 
     def start(self) -> ConstraintState:
-        """The state of a sequence that has generated nothing."""
+        """The state at the start of a generation."""
         with self._lock:
             return ConstraintState(self._matcher.deep_copy(), self._vocab_size)
 
@@ -85,8 +85,8 @@ class Constraint:
 class ConstraintCompiler:
     """Compiles grammars for one base's vocabulary and keeps the latest ones. Any thread.
 
-    The first use takes about half a second for a vocabulary of 128,000; compiling is bounded by llguidance's own
-    limits to some hundred milliseconds, of which most pass without Python's lock.
+    The first use takes about half a second for a vocabulary of 128,000 tokens. llguidance's own limits bound compiling
+    to some hundred milliseconds, most of them without Python's lock.
     """
 
     def __init__(self, vocabulary: CanonicalVocabulary, eos_token_ids: Collection[int]) -> None:
@@ -108,7 +108,7 @@ class ConstraintCompiler:
             matcher = LLMatcher(self._tokenizer, _HEADER + grammar, log_level=0, limits=_limits())
             if matcher.is_error():
                 raise ConstraintError(_reason(matcher.get_error()))
-            # The first mask shows what the limits say of a grammar that compiles but cannot be followed.
+            # Some grammars compile but exceed the limits at the first mask.
             matcher.compute_bitmask()
             if matcher.is_error():
                 raise ConstraintError(_reason(matcher.get_error()))
@@ -124,9 +124,10 @@ def constrain(
     states: Sequence[ConstraintState | None],
     forbidden: Sequence[Collection[int]],
 ) -> Tensor:
-    """Float32 `[rows, V]` with minus infinity where a row's grammar forbids a token.
+    """The scores float32 `[rows, V]` with minus infinity where a row's grammar forbids a token.
 
-    The input itself where no row has a grammar. A row whose grammar fails stays as it is; its state says why.
+    Returns the input itself where no row has a grammar. A row whose grammar fails keeps its scores, and its state's
+    `error` is set.
     """
     masks = {
         row: bits
@@ -144,26 +145,26 @@ def constrain(
     return logprobs.index_copy(0, where, logprobs.index_select(0, where).masked_fill_(banned, float("-inf")))
 
 
-class _Spelling:
-    """A vocabulary as llguidance's tokenizer wrapper wants it."""
+class _TokenTable:
+    """A vocabulary in the form that llguidance's tokenizer wrapper expects."""
 
     def __init__(self, vocabulary: CanonicalVocabulary, eos: Sequence[int]) -> None:
         self.eos_token_id = eos[0] if eos else None
         self.bos_token_id = None
-        # Ids without text get a spelling that no text has; a grammar names them by number.
+        # Ids without text get bytes that no text has. A grammar names them by number.
         self.tokens = [
-            b"\xff[%d]" % token if spelled is None else spelled
-            for token, spelled in enumerate(vocabulary.tokens)
+            b"\xff[%d]" % token if content is None else content
+            for token, content in enumerate(vocabulary.tokens)
         ]
-        self.special_token_ids = [token for token, spelled in enumerate(vocabulary.tokens) if spelled is None]
+        self.special_token_ids = [token for token, content in enumerate(vocabulary.tokens) if content is None]
 
     def __call__(self, text: bytes) -> list[int]:
-        """Nothing is ever forced, so nothing is ever encoded; llguidance tries this once."""
+        """llguidance calls this once. No token is ever forced, so no text needs encoding."""
         return []
 
 
 def _tokenizer(vocabulary: CanonicalVocabulary, eos: Sequence[int]) -> LLTokenizer:
-    return LLTokenizer(TokenizerWrapper(_Spelling(vocabulary, eos)), eos_token=list(eos) or None)
+    return LLTokenizer(TokenizerWrapper(_TokenTable(vocabulary, eos)), eos_token=list(eos) or None)
 
 
 def _limits() -> LLParserLimits:
@@ -180,7 +181,7 @@ def _limits() -> LLParserLimits:
 
 
 def _reason(error: str) -> str:
-    """llguidance's message on one line, without the place in our own grammar that it shows."""
+    """llguidance's message on one line, without the excerpt of the grammar."""
     lines = [line for line in error.splitlines() if line.strip(" ^") and not _NOISE.match(line)]
     words = " ".join(" ".join(lines).rpartition("failed to compile JSON schema: ")[2].split())
     return words if " " in words else f"nothing can satisfy it ({words or 'no reason given'})"

@@ -1,4 +1,4 @@
-"""Drawing the next token of every row at once, each by its own parameters. Pure functions over `[rows, V]`."""
+"""Draws the next token of every row at once, each by its own parameters. Pure functions over `[rows, V]`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from steering.device.transfer import on_device
 from steering.engine.request import SamplingParams
 from steering.session.fusion import best
 
-# Tokens that are looked at before a whole vocabulary is sorted.
+# The number of best tokens that are tried before a whole vocabulary is sorted.
 _FEW = 512
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingRow:
-    """One row's parameters and what they refer to.
+    """One row's parameters, and the tokens that its penalties count.
 
     `uniform`: this step's number in [0, 1) from the request's own generator, so that a seed gives the same text in any
-    batch. `forbidden`: token ids that must not come now (end tokens before `min_tokens`).
+    batch. `forbidden`: token ids that must not be drawn now (end tokens before `min_tokens`).
     """
 
     params: SamplingParams
@@ -35,7 +35,7 @@ class SamplingRow:
 def sample(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """The next token of each row, int64 `[rows]`, from float32 scores `[rows, V]` (log probabilities up to a constant).
 
-    Rows that ask for alike work are done together; a batch that is all greedy is one argmax.
+    Rows that need the same work are done together. A batch that is all greedy is one argmax.
     """
     scores = adjust(scores, rows)
     ways: dict[Callable[[Tensor, Sequence[SamplingRow]], Tensor], list[int]] = {}
@@ -63,7 +63,7 @@ def _greedy(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
 
 
 def adjust(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """Apply penalties, bias and forbidden tokens; returns the input itself where no row asks for any."""
+    """Apply penalties, bias and forbidden tokens. Returns the input itself where no row has any."""
     wanting = [i for i, row in enumerate(rows) if _needs_adjusting(row)]
     if not wanting:
         return scores
@@ -80,7 +80,7 @@ def _needs_adjusting(row: SamplingRow) -> bool:
 def _adjust_row(scores: Tensor, row: SamplingRow) -> None:
     params, device = row.params, scores.device
     if params.repetition_penalty != 1.0:
-        # The only adjustment that is not indifferent to a constant: it is of the log probabilities.
+        # The only adjustment that depends on the row's constant, so it works on log probabilities.
         scores.copy_(scores.log_softmax(-1))
         seen = on_device(sorted({*row.prompt, *row.generated}), device, torch.long)
         values = scores[seen]
@@ -101,19 +101,19 @@ def _adjust_row(scores: Tensor, row: SamplingRow) -> None:
 
 
 def _draw_from_all(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """The inverse of the cumulative sum over all tokens: no order among them is needed."""
+    """Draw by the inverse of the cumulative sum over all tokens. This needs no sorting."""
     return _invert(_tempered(scores, rows).softmax(-1), rows)
 
 
 def _draw_from_best(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Top-k, top-p and min-p on the sorted probabilities.
 
-    Sorting a large vocabulary takes longer than all the rest, and the best few nearly always hold what is kept. Rows
-    where they don't are sorted whole; which, depends on the row alone.
+    Sorting a large vocabulary takes longer than the rest of the draw, and the best few nearly always hold every token
+    that is kept. Other rows are sorted whole. Which rows these are depends on the row alone.
     """
     scores = _tempered(scores, rows)
     whole = scores.logsumexp(-1, keepdim=True)
-    # A GPU sorts at once what it would otherwise have to be asked about: whether the best few are enough.
+    # A GPU sorts everything at once: asking it whether the best few are enough would make the host wait.
     few = min(_FEW, scores.shape[1]) if scores.device.type == "cpu" else scores.shape[1]
     complete = few == scores.shape[1]
     ordered, tokens = (
@@ -134,7 +134,7 @@ def _draw_sorted(
 ) -> tuple[Tensor, Tensor]:
     """Draw from the likeliest tokens, `[rows, k]` in descending order.
 
-    Also says for which rows these hold all that its parameters keep; the others' draws mean nothing.
+    Also returns for which rows these hold every token that the parameters keep. Draws of the other rows are invalid.
     """
     device, width = probs.device, probs.shape[1]
     everything = torch.iinfo(torch.long).max
@@ -143,10 +143,10 @@ def _draw_sorted(
     min_p = on_device([row.params.min_p for row in rows], device)[:, None]
     before = probs.cumsum(-1) - probs
     kept = (torch.arange(width, device=device) < top_k) & (probs >= min_p * probs[:, :1]) & (probs > 0)
-    # A top_p of 1 keeps all: rounding in the sum must not cut the tail off.
+    # A top_p of 1 keeps all tokens. Rounding in the sum must not cut off the tail.
     kept &= (before < top_p) | (top_p >= 1)
     kept[:, 0] = True
-    # What is kept is a run from the start, so that it is whole where it ends before the last one here.
+    # The kept tokens are a run from the start, so they are all here if the run ends before the last one.
     enough = torch.full_like(kept[:, 0], complete) | ~kept[:, -1] | (top_k[:, 0] <= width)
     place = _invert(probs * kept, rows)
     return tokens.gather(1, place[:, None]).squeeze(1), enough
@@ -154,19 +154,19 @@ def _draw_sorted(
 
 def _tempered(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     temperatures = on_device([row.params.temperature for row in rows], scores.device)
-    # From the largest down: a small temperature would blow up what the row's constant leaves of precision.
+    # Subtract the largest score first: dividing a large constant by a small temperature would lose precision.
     return (scores - scores.amax(-1, keepdim=True)) / temperatures[:, None]
 
 
 def _invert(weights: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """Where each row's uniform number falls in the cumulative sum of its weights `[rows, k]`."""
-    # A GPU sums a single row in pieces, whose rounding would make steps where weights are 0: float64 has none to see.
+    """The place where each row's uniform number falls in the cumulative sum of its weights `[rows, k]`."""
+    # A GPU sums a row in pieces, and float32 rounding between them would make steps where weights are 0.
     exact = torch.float64 if weights.device.type == "cuda" else weights.dtype
     cumulative = weights.cumsum(-1, dtype=exact)
     total = cumulative[:, -1:].contiguous()
     uniform = on_device([row.uniform for row in rows], weights.device, exact)[:, None]
     place = torch.searchsorted(cumulative, uniform * total, right=True)
-    # Rounding can bring the number up to the total, behind which only tokens of no weight stand.
+    # Rounding can bring the number up to the total, behind which only tokens of weight 0 stand.
     last = torch.searchsorted(cumulative, total)
-    # A row that is no distribution (NaN) must not disturb the others: any token will do, its sequence ends.
+    # A row of NaN must not disturb the others. Its sequence ends, so any token will do.
     return torch.minimum(place, last).squeeze(1).clamp_(max=weights.shape[1] - 1)
