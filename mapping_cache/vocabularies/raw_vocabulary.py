@@ -1,4 +1,4 @@
-"""What a tokenizer holds: its tokens as it writes them, which are special, and the parts that say how to read them."""
+"""Reads a tokenizer's vocabulary unchanged: surfaces, special tokens, and the rules that turn surfaces into bytes."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from mapping_cache.errors import UnsupportedTokenizerError
-from mapping_cache.parts import TokenizerParts, read_parts
-from mapping_cache.slow import read_slow_parts, slow_specials
+from mapping_cache.vocabularies.errors import UnsupportedTokenizerError
+from mapping_cache.vocabularies.fast_tokenizers import read_fast_rules
+from mapping_cache.vocabularies.slow_tokenizers import read_slow_rules, slow_specials
+from mapping_cache.vocabularies.surfaces import SurfaceRules
 
 _SLOW_METHODS = ("get_vocab", "tokenize", "encode")
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
-    """A tokenizer's tokens before they are spelled as bytes.
+class RawVocabulary:
+    """A tokenizer's tokens before they are turned into bytes.
 
-    `ids` by surface, added tokens included; `special` ids stand for no text; `verbatim` ids are added tokens that the
-    tokenizer finds in the text as they are. `slow` tokenizers are Python code that nothing describes.
+    `ids`: the id of each surface, added tokens included. `special`: ids of tokens that stand for no text. `verbatim`:
+    ids of added tokens, which the tokenizer looks for in the text before its own rules apply. `slow`: whether the
+    tokenizer is Python code, which does not describe itself completely.
     """
 
-    parts: TokenizerParts
+    rules: SurfaceRules
     ids: Mapping[str, int]
     special: frozenset[int]
     verbatim: frozenset[int]
     slow: bool
 
 
-def read_inventory(tokenizer: Any) -> Inventory:
+def read_raw_vocabulary(tokenizer: Any) -> RawVocabulary:
     """Reads a Hugging Face tokenizer, fast or slow, or a bare `tokenizers.Tokenizer`.
 
-    Raises `UnsupportedTokenizerError` naming the part that is not understood.
+    Raises `UnsupportedTokenizerError`, which names the part that is not understood.
     """
     backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Tokenizer):
@@ -44,34 +46,34 @@ def read_inventory(tokenizer: Any) -> Inventory:
     raise UnsupportedTokenizerError("backend", f"{name} is no tokenizer of transformers or tokenizers")
 
 
-def _read_fast(tokenizer: Any, backend: Tokenizer) -> Inventory:
-    parts = read_parts(backend)
+def _read_fast(tokenizer: Any, backend: Tokenizer) -> RawVocabulary:
+    rules = read_fast_rules(backend)
     ids: dict[str, int] = backend.get_vocab(with_added_tokens=True)
     models_own: dict[str, int] = backend.get_vocab(with_added_tokens=False)
     added = backend.get_added_tokens_decoder()
     special = {token for token, entry in added.items() if entry.special}
-    return Inventory(
-        parts,
+    return RawVocabulary(
+        rules,
         ids,
-        frozenset(special | _named(tokenizer, parts, ids)),
+        frozenset(special | _named_special(tokenizer, rules, ids)),
         frozenset(token for token, entry in added.items() if entry.content not in models_own),
         slow=False,
     )
 
 
-def _read_slow(tokenizer: Any) -> Inventory:
+def _read_slow(tokenizer: Any) -> RawVocabulary:
     ids: dict[str, int] = tokenizer.get_vocab()
-    parts = read_slow_parts(tokenizer, ids)
+    rules = read_slow_rules(tokenizer, ids)
     added = getattr(tokenizer, "added_tokens_decoder", None) or {}
     special = {token for token, entry in added.items() if entry.special} | slow_specials(tokenizer, ids)
-    return Inventory(
-        parts, ids, frozenset(special | _named(tokenizer, parts, ids)), frozenset(added), slow=True
+    return RawVocabulary(
+        rules, ids, frozenset(special | _named_special(tokenizer, rules, ids)), frozenset(added), slow=True
     )
 
 
-def _named(tokenizer: Any, parts: TokenizerParts, ids: Mapping[str, int]) -> set[int]:
-    """Ids that the tokenizer itself names as special, besides those flagged in its vocabulary."""
+def _named_special(tokenizer: Any, rules: SurfaceRules, ids: Mapping[str, int]) -> set[int]:
+    """Ids of the tokens that the tokenizer's attributes name as special, and of the unknown token."""
     named = {str(surface) for surface in getattr(tokenizer, "all_special_tokens", None) or ()}
-    if parts.unk_token:
-        named.add(parts.unk_token)
+    if rules.unk_token:
+        named.add(rules.unk_token)
     return {ids[surface] for surface in named if surface in ids}

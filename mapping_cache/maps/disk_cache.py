@@ -1,4 +1,4 @@
-"""Vocabulary maps on disk: one file per pair, checked on every read, written at once or not at all."""
+"""Vocabulary maps on disk: one file per pair, written atomically and checked on every read."""
 
 from __future__ import annotations
 
@@ -14,17 +14,10 @@ from typing import Any
 import numpy as np
 from platformdirs import user_cache_path
 
-from mapping_cache.build import (
-    DEFAULT_MIN_SIMILARITY,
-    Form,
-    MapOptions,
-    Method,
-    Progress,
-    map_fingerprint,
-    map_vocabularies,
-)
-from mapping_cache.canonical import CanonicalVocabulary, canonical_vocabulary
-from mapping_cache.vocabulary_map import VocabularyMap
+from mapping_cache.maps.build import map_fingerprint, map_vocabularies
+from mapping_cache.maps.vocabulary_map import VocabularyMap
+from mapping_cache.matching.options import DEFAULT_MIN_SIMILARITY, Form, MapOptions, Method, Progress
+from mapping_cache.vocabularies.canonical import CanonicalVocabulary, canonical_vocabulary
 
 _MAGIC = b"TRIMTABMAP1\n"
 _LENGTH = struct.Struct("<I")
@@ -34,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 class CorruptMapError(ValueError):
-    """A file that is not a whole, unchanged vocabulary map."""
+    """A file that is not a vocabulary map, or is one that is incomplete or changed."""
 
 
 def default_cache_dir() -> Path:
-    """`$TRIMTAB_CACHE` if it is set, else the platform's user cache directory for trimtab."""
+    """`$TRIMTAB_CACHE` if it is set, otherwise the platform's user cache directory for trimtab."""
     configured = os.environ.get("TRIMTAB_CACHE")
     return Path(configured) if configured else user_cache_path("trimtab")
 
@@ -56,10 +49,13 @@ def load_or_build(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> VocabularyMap:
-    """As `build_map`, from the cache where a sound file is there, else built and saved.
+    """The map that `build_map` gives, read from the cache if it is there, otherwise built and saved.
 
-    `base` and `steering` are tokenizers or canonical vocabularies (whose sizes then stand). A damaged, foreign
-    or stale file is rebuilt with a warning; a cache that cannot be written costs a warning, never the map.
+    `base` and `steering` are tokenizers or canonical vocabularies; sizes given beside a canonical vocabulary are
+    ignored. `cache_dir` is `default_cache_dir()` by default. A damaged, foreign or stale file is rebuilt with a
+    warning. A cache that cannot be written causes a warning; the map is returned all the same.
+
+    Raises the same errors as `build_map`.
     """
     options = MapOptions(method, form, min_similarity, fallback)
     from_vocabulary = _vocabulary(base, base_size)
@@ -67,7 +63,7 @@ def load_or_build(
     fingerprint = map_fingerprint(from_vocabulary, to_vocabulary, options)
     directory = default_cache_dir() if cache_dir is None else Path(cache_dir)
     path = directory / "maps" / f"{fingerprint[:40]}.map"
-    saved = _read_sound(path, fingerprint, len(from_vocabulary), len(to_vocabulary))
+    saved = _read_valid(path, fingerprint, len(from_vocabulary), len(to_vocabulary))
     if saved is not None:
         return saved
     built = map_vocabularies(from_vocabulary, to_vocabulary, options, progress)
@@ -79,7 +75,7 @@ def load_or_build(
 
 
 def write_map(path: Path, vocabulary_map: VocabularyMap) -> None:
-    """Saves a map: whole under its name or not at all, whatever else reads or writes it. Raises `OSError`."""
+    """Writes a map to `path` atomically: other processes see the old file or the new one. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = json.dumps(
         {
@@ -104,7 +100,7 @@ def write_map(path: Path, vocabulary_map: VocabularyMap) -> None:
 
 
 def read_map(path: Path) -> VocabularyMap:
-    """Reads a saved map. Raises `CorruptMapError` if a byte of it changed, `OSError` if it cannot be read."""
+    """Reads a saved map. Raises `CorruptMapError` if any byte has changed and `OSError` if the file cannot be read."""
     data = path.read_bytes()
     digest = hashlib.sha256().digest_size
     body = memoryview(data)[:-digest]
@@ -131,7 +127,8 @@ def read_map(path: Path) -> VocabularyMap:
         raise CorruptMapError(str(error)) from error
 
 
-def _read_sound(path: Path, fingerprint: str, base_size: int, steering_size: int) -> VocabularyMap | None:
+def _read_valid(path: Path, fingerprint: str, base_size: int, steering_size: int) -> VocabularyMap | None:
+    """The saved map, or `None`, with a warning unless there is no file, where it must be built."""
     try:
         saved = read_map(path)
     except FileNotFoundError:

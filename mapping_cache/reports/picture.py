@@ -1,11 +1,11 @@
-"""A report as a picture: how the base's tokens are matched, and how alike the matches are."""
+"""A report as a picture: the base's tokens by kind of match, and by similarity to their nearest match."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
 
-from mapping_cache.report import MATCH_ORDER
+from mapping_cache.reports.map_report import KIND_ORDER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ _DPI = 150
 
 
 class PlotsUnavailableError(RuntimeError):
-    """matplotlib, which draws the picture, is not installed; the message names the extra that brings it."""
+    """matplotlib is not installed. The message names the extra that installs it."""
 
 
 def write_picture(
@@ -26,19 +26,19 @@ def write_picture(
     base: str = "the base",
     steering: str = "the steering model",
 ) -> None:
-    """Draws a report of `map_report` into a PNG file; `base` and `steering` are the names to call them by.
+    """Draws a report of `map_report` into a PNG file; `base` and `steering` are the names in its title.
 
-    Raises `PlotsUnavailableError` where matplotlib is missing and `OSError` where the file cannot be written.
+    Raises `PlotsUnavailableError` if matplotlib is missing and `OSError` if the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PlotsUnavailableError("a picture needs matplotlib: pip install 'trimtab[plots]'") from error
-    # No pyplot: this also runs in a server's thread, where pyplot's global state would be shared.
+    # pyplot keeps global state, which the threads of a server would share; so it is not used.
     figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    # Names are paths or model ids: a dollar sign in one is no formula.
+    # A name is a path or a model id: a dollar sign in it must not start a formula.
     figure.suptitle(
         f"From {base} to {steering}: {report['text']['exact']:.0%} of a sample text's tokens are in both",
         parse_math=False,
@@ -52,7 +52,7 @@ def write_picture(
 
 
 def _draw_counts(axes: Axes, report: dict[str, Any]) -> None:
-    kinds = [kind for kind in MATCH_ORDER if report["nearest_counts"][kind]]
+    kinds = [kind for kind in KIND_ORDER if report["nearest_counts"][kind]]
     nearest = [report["nearest_counts"][kind] for kind in kinds]
     steered = [0 if kind == "unmatched" else report["counts"][kind] for kind in kinds]
     weak = [total - part for total, part in zip(nearest, steered, strict=True)]
@@ -64,7 +64,7 @@ def _draw_counts(axes: Axes, report: dict[str, Any]) -> None:
     axes.set_yticks(rows, ["none" if kind == "unmatched" else kind for kind in kinds])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.18 * max(nearest, default=1))
-    _tidy(axes, "Tokens of the base by how they are matched")
+    _tidy(axes, "The base's tokens by kind of match")
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
     axes.legend(frameon=False, loc="lower right", labelcolor=_INK)
@@ -72,7 +72,7 @@ def _draw_counts(axes: Axes, report: dict[str, Any]) -> None:
 
 def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:
     entries = report["similarity"]
-    # The last entry is similarity 1 alone: a bar of its own to the right of the scale.
+    # The last entry is similarity 1 alone; it gets a bar of its own to the right of the scale.
     lefts = [entry["from"] for entry in entries]
     heights = [entry["tokens"] for entry in entries]
     width = lefts[1] - lefts[0]
@@ -82,7 +82,7 @@ def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:
     )
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("similarity", color=_INK)
-    _tidy(axes, "Tokens by how alike the nearest match is")
+    _tidy(axes, "The base's tokens by similarity to the nearest match")
 
 
 def _tidy(axes: Axes, title: str) -> None:

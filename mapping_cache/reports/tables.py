@@ -1,4 +1,4 @@
-"""A report for people, as tables on a terminal."""
+"""A report as tables on a terminal."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mapping_cache.report import MATCH_ORDER
+from mapping_cache.reports.map_report import KIND_ORDER
 
 _MEANINGS = {
-    "exact": "the same piece of text in both",
-    "special": "markers such as the end of a turn, matched by what they are for",
-    "prefix": "the nearest is the beginning of the token",
-    "extension": "the nearest is a longer token that begins with this one",
-    "edit": "the nearest is the token spelled most alike",
-    "unmatched": "nothing alike in the other vocabulary",
+    "exact": "the same text",
+    "special": "special tokens such as the end of a turn, matched by surface or role",
+    "prefix": "the nearest token is the beginning of this one",
+    "extension": "the nearest token begins with this one",
+    "edit": "the nearest token by edit distance",
+    "unmatched": "no similar token in the steering vocabulary",
 }
 
 
@@ -27,38 +27,40 @@ def render_report(
     base: str = "the base",
     steering: str = "the steering model",
 ) -> None:
-    """Prints a report of `map_report` for people; `base` and `steering` are the names to call them by."""
+    """Prints a report of `map_report` as tables; `base` and `steering` are the names in its headings."""
     console = console or Console()
     console.print(Text(f"From {base} to {steering}: {report['quality']}", style="bold"))
     console.print(Text(report["verdict"]))
-    sections = [("The base's tokens by their nearest match in the other vocabulary", _counts_table(report))]
+    sections = [
+        ("The base's tokens by their nearest match in the steering vocabulary", _counts_table(report))
+    ]
     if not report["identity"]:
         sections = [
             (
-                "Sample text: the base's tokens that both vocabularies have, and that both cut out of this text",
+                "The base's tokens in the sample texts: in both vocabularies, and cut alike by both tokenizers",
                 _text_table(report),
             ),
             *sections,
             (
-                "How alike the base's tokens and their nearest matches are (1 is the same)",
+                "The base's tokens by similarity to their nearest match (1 is the same)",
                 _histogram_table(report),
             ),
         ]
     if report["worst"]:
         sections.append(
             (
-                "Frequent tokens of the sample text that are matched worst, with what is nearest",
+                "Frequent tokens of the sample texts that are matched worst, with their nearest match",
                 _worst_table(report),
             )
         )
     for title, table in sections:
-        # Not the table's own title: rich would wrap that to the table's width.
+        # rich would wrap a table's own title to the table's width.
         console.print()
         console.print(Text(title, style="bold"))
         console.print(table)
 
 
-def _shown(described: dict[str, Any] | None) -> Text:
+def _token_text(described: dict[str, Any] | None) -> Text:
     if described is None:
         return Text("none")
     if described["text"] is None:
@@ -70,7 +72,7 @@ def _counts_table(report: dict[str, Any]) -> Table:
     table = Table("match", "meaning")
     for heading in ("steered", "not steered"):
         table.add_column(heading, justify="right")
-    for kind in MATCH_ORDER:
+    for kind in KIND_ORDER:
         steered, nearest = report["counts"][kind], report["nearest_counts"][kind]
         name = kind
         if kind == "unmatched":
@@ -84,7 +86,7 @@ def _counts_table(report: dict[str, Any]) -> Table:
 
 
 def _total(report: dict[str, Any]) -> str:
-    """The share of the base's vocabulary that is steered, in words."""
+    """The share of the base's vocabulary that is steered, as a phrase."""
     share = 1 - report["counts"]["unmatched"] / max(report["base_size"], 1)
     return f"{share:.0%} of the base's tokens, frequent and rare alike"
 
@@ -122,5 +124,5 @@ def _worst_table(report: dict[str, Any]) -> Table:
         table.add_column(heading, justify="right")
     for row in report["worst"]:
         similarity = "" if row["nearest"] is None else f"{row['similarity']:.2f}"
-        table.add_row(_shown(row), _shown(row["nearest"]), str(row["count"]), similarity)
+        table.add_row(_token_text(row), _token_text(row["nearest"]), str(row["count"]), similarity)
     return table

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from mapping_cache import CanonicalVocabulary, UnsupportedTokenizerError, build_map, canonical_vocabulary
-from mapping_cache.parts import METASPACE, byte_alphabet
+from mapping_cache.vocabularies.surfaces import METASPACE, byte_alphabet
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 PIECES = ["a", "b", "c", METASPACE, f"{METASPACE}a", "ab", f"{METASPACE}ab", METASPACE * 2]

@@ -1,40 +1,29 @@
-"""The vocabulary map: for each base token the steering token whose shift it receives."""
+"""The vocabulary map."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mapping_cache.matching.match import MatchKind
+
 _DTYPES = {"ids": np.int32, "nearest": np.int32, "kind": np.uint8, "similarity": np.float32}
-
-
-class MatchKind(IntEnum):
-    """How a base token was matched.
-
-    PREFIX: the steering token is a proper prefix of the base token; EXTENSION: the other way round;
-    EDIT: nearest by edit distance; SPECIAL: special tokens of equal surface or role.
-    """
-
-    UNMATCHED = 0
-    EXACT = 1
-    PREFIX = 2
-    EXTENSION = 3
-    EDIT = 4
-    SPECIAL = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VocabularyMap:
     """For each base token the steering token whose shift it receives, and how good that match is.
 
-    `ids` int32 `[V_base]`: steering id, below `steering_size`, or -1 where the token gets no shift.
-    `nearest` int32 `[V_base]`: the best match found, also where it was too weak to be let through (-1: none).
-    `kind` uint8 `[V_base]` (`MatchKind`) and `similarity` float32 `[V_base]` in 0..1 describe `nearest`, so
-    that a report can say what was refused; only `ids` decides what is steered.
-    The arrays are read-only. `fingerprint` identifies both vocabularies and every parameter.
+    `ids`: int32 `[V_base]`, the steering id, below `steering_size`, or -1 where the token gets no shift.
+    `nearest`: int32 `[V_base]`, the best match found, even if it was too weak for a shift; -1 where there is none.
+    `kind`: uint8 `[V_base]`, the `MatchKind` of `nearest`.
+    `similarity`: float32 `[V_base]` in 0..1, the similarity of `nearest`.
+    `fingerprint`: a hex digest of both vocabularies and of every option.
+
+    Only `ids` decides which tokens are steered; the other arrays let a report show refused matches. All arrays are
+    read-only. Raises `ValueError` on an array of another dtype or shape, or with values out of range.
     """
 
     ids: NDArray[np.int32]
@@ -71,15 +60,15 @@ class VocabularyMap:
 
     @property
     def is_identity(self) -> bool:
-        """Whether both vocabularies are one and a shift can be added as it is, without a gather."""
+        """Whether both vocabularies are the same, so that a shift can be added without a gather."""
         return len(self.ids) == self.steering_size and bool(
             np.array_equal(self.ids, np.arange(self.steering_size, dtype=np.int32))
         )
 
     def counts(self, *, refused: bool = False) -> dict[str, int]:
-        """Base tokens by kind in lower case, "unmatched" being those that get no shift.
+        """The number of base tokens of each kind (in lower case); "unmatched" are those that get no shift.
 
-        With `refused`, matches too weak to be let through are counted under the kind they would have had.
+        With `refused`, a match that was too weak for a shift is counted under its kind instead.
         """
         kind = self.kind if refused else np.where(self.ids >= 0, self.kind, np.uint8(MatchKind.UNMATCHED))
         totals = np.bincount(kind, minlength=len(MatchKind))

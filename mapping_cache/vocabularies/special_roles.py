@@ -1,4 +1,4 @@
-"""Special tokens and what they are for: begin, end, padding, unknown."""
+"""The roles of special tokens: beginning of text, end of text or turn, padding, unknown."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 ROLES = ("eos", "bos", "pad", "unk")
 
-# Surfaces under which released chat models end a turn or a document, open one, pad, or give up. A tokenizer
-# names one token per role; its chat template often uses others.
+# Surfaces of special tokens in released chat models, by role. A tokenizer names one token per role, but its chat
+# template often uses others.
 _SURFACES: Mapping[str, frozenset[str]] = {
     "eos": frozenset({
         "</s>", "<eos>", "[EOS]", "<|eos|>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>",
@@ -24,16 +24,18 @@ _SURFACES: Mapping[str, frozenset[str]] = {
     "unk": frozenset({"<unk>", "[UNK]", "<|unk|>", "<UNK>"}),
 }  # fmt: skip
 
-# An encoder model has no bos or eos but opens and closes with these.
+# An encoder model's tokenizer has no bos or eos; texts begin and end with these instead.
 _STAND_INS = {"bos": "cls_token", "eos": "sep_token"}
 
 
 def find_roles(
     tokenizer: Any, specials: Mapping[int, str], unk_token: str | None
 ) -> tuple[dict[str, frozenset[int]], dict[str, int]]:
-    """Roles of the special ids, and per role its main id.
+    """The ids of each role and the main id of each role that has one.
 
-    The main id is the one the tokenizer names itself, else the lowest id known by its surface.
+    `specials` gives the surface of each special id. The main id is the one that the tokenizer's attribute names, such
+    as `eos_token`; otherwise the lowest id whose surface is known for that role. `unk_token`, the model's own unknown
+    token, counts where the tokenizer names none.
     """
     roles: dict[str, frozenset[int]] = {}
     main: dict[str, int] = {}

@@ -1,29 +1,30 @@
-"""Matching by least normalised edit distance over a whole vocabulary (rapidfuzz)."""
+"""Matches by least normalized edit distance over a whole vocabulary, computed by rapidfuzz."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import AnyStr
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from mapping_cache.matching import Match
-from mapping_cache.vocabulary_map import MatchKind
+from mapping_cache.matching.match import Match, MatchKind
+from mapping_cache.matching.options import Progress
 
 _ROWS = 256
+"""Strings compared at once: bounds the matrix of scores at `[256, V_steering]`."""
 
 
 def edit_matches(
     wanted: Iterable[AnyStr],
     steering: Mapping[AnyStr, int],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[AnyStr, Match]:
-    """The steering string of least normalised Levenshtein distance for each wanted one (as in FuseLLM).
+    """The steering string of least normalized Levenshtein distance for each wanted string, as in FuseLLM.
 
-    `steering` gives the lowest id of each distinct string. The distance is divided by the longer length; ties
-    go to the lowest id; strings that share nothing with any steering string are left out.
+    `steering` gives the lowest id of each distinct string. The distance is divided by the length of the longer string.
+    Ties go to the lowest id. A string of similarity 0 to every steering string is left out.
     `progress(done, total)` counts wanted strings.
     """
     queries = sorted(set(wanted), key=lambda string: (len(string), string))
@@ -41,7 +42,7 @@ def edit_matches(
             dtype=np.float32,
             workers=-1,
         )
-        best = scores.argmax(axis=1)  # the first of equals, and choices stand in order of id
+        best = scores.argmax(axis=1)  # argmax takes the first of equals; choices are in order of id
         for row, query in enumerate(block):
             score = float(scores[row, best[row]])
             if score > 0.0:
@@ -52,5 +53,5 @@ def edit_matches(
 
 
 def _text(string: bytes | str) -> str:
-    # rapidfuzz hashes the elements of bytes one by one; Latin-1 text of the same symbols takes its fast path.
+    # rapidfuzz hashes the elements of `bytes` one by one, but has a fast path for Latin-1 text.
     return string.decode("latin-1") if isinstance(string, bytes) else string

@@ -1,4 +1,4 @@
-"""Says how well one vocabulary carries over to another, in figures and in plain words."""
+"""The report on a vocabulary map: figures as JSON-ready values, and a verdict."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
-from mapping_cache.canonical import CanonicalVocabulary, canonical_vocabulary
-from mapping_cache.samples import SAMPLES
-from mapping_cache.vocabulary_map import MatchKind, VocabularyMap
+from mapping_cache.maps.vocabulary_map import VocabularyMap
+from mapping_cache.matching.match import MatchKind
+from mapping_cache.reports.quality import quality_of, verdict
+from mapping_cache.sample_texts import SAMPLE_TEXTS
+from mapping_cache.vocabularies.canonical import CanonicalVocabulary, canonical_vocabulary
 
 _BINS = 10
 _WORST = 12
-_GOOD_SHARE = 0.85
-_FAIR_SHARE = 0.6
-# A vocabulary of single bytes is in every other one, and steered badly all the same.
-_GOOD_IN_STEP = 0.6
-_FAIR_IN_STEP = 0.3
 
-MATCH_ORDER = ("exact", "special", "prefix", "extension", "edit", "unmatched")
-"""The kinds of match in the order in which people are shown them."""
+KIND_ORDER = ("exact", "special", "prefix", "extension", "edit", "unmatched")
+"""The kinds of match in the order in which tables and pictures show them."""
 
 
 def map_report(
@@ -32,16 +29,22 @@ def map_report(
     base_vocabulary: CanonicalVocabulary | None = None,
     steering_vocabulary: CanonicalVocabulary | None = None,
 ) -> dict[str, Any]:
-    """What a map is worth, as JSON-ready values.
+    """How well a base is matched by a steering model, as JSON-ready values.
 
-    `base` and `steering` are the tokenizers the map was built from; their vocabularies, where already read, save
-    reading them again. Keys: "base_size", "steering_size", "identity"; "counts", base tokens by kind of match, of
-    which "unmatched" get no shift; "nearest_counts", the same with matches too weak to be let through counted
-    by the kind they would have had; "similarity", a histogram of the nearest matches; "text", the share of a
-    built-in sample's tokens that are matched exactly ("exact"), and of those that are and that the steering tokenizer
-    itself cuts out of that text ("in_step"), overall and by language; "worst", frequent tokens of that
-    sample that get no shift or a weak one, with the nearest match ("text" is null where a token is only part of
-    a character; "bytes" is in hex); "quality" ("same", "good", "fair" or "poor") and "verdict".
+    `base` and `steering` are the tokenizers that the map was built from. `base_vocabulary` and `steering_vocabulary`
+    are their vocabularies, if they have been read already. The keys of the report:
+
+    - "base_size", "steering_size", "identity": the vocabularies' sizes, and whether they are the same.
+    - "counts": the number of base tokens of each kind of match; "unmatched" are those that get no shift.
+    - "nearest_counts": the same, but matches too weak for a shift are counted under their kind.
+    - "similarity": a histogram of the similarities of the nearest matches.
+    - "text": shares of the base's tokens in the built-in sample texts, overall and by language. "exact": those that
+      are matched exactly. "in_step": those of them that the steering tokenizer itself produces from that text.
+    - "worst": frequent tokens of the sample texts whose match is not exact, with the nearest match. "text" is null
+      where a token is only part of a character; "bytes" is in hex.
+    - "quality" ("same", "good", "fair" or "poor") and "verdict", a few sentences.
+
+    Raises `ValueError` where the vocabularies are not of the map's sizes.
     """
     base_vocabulary = base_vocabulary or canonical_vocabulary(base, len(vocabulary_map))
     steering_vocabulary = steering_vocabulary or canonical_vocabulary(steering, vocabulary_map.steering_size)
@@ -50,9 +53,9 @@ def map_report(
         vocabulary_map.steering_size,
     ):
         raise ValueError("the vocabularies are not of the map's sizes")
-    encoded = {language: _encode(base, text) for language, text in SAMPLES.items()}
+    encoded = {language: _encode(base, text) for language, text in SAMPLE_TEXTS.items()}
     text = _text_shares(vocabulary_map, encoded, steering)
-    quality = _quality(vocabulary_map, text)
+    quality = "same" if vocabulary_map.is_identity else quality_of(text)
     return {
         "base_size": len(vocabulary_map),
         "steering_size": vocabulary_map.steering_size,
@@ -63,7 +66,7 @@ def map_report(
         "text": text,
         "worst": _worst(vocabulary_map, encoded, base_vocabulary, steering_vocabulary),
         "quality": quality,
-        "verdict": _verdict(quality, text),
+        "verdict": verdict(quality, text),
     }
 
 
@@ -76,14 +79,15 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 def _text_shares(
     vocabulary_map: VocabularyMap, encoded: dict[str, list[int]], steering: Any
 ) -> dict[str, Any]:
+    """The report's "text"; `encoded` gives the base's token ids of each language's sample text."""
     exact = (vocabulary_map.ids >= 0) & (vocabulary_map.kind == MatchKind.EXACT)
     languages = []
     total = hits = in_step = 0
     for language, tokens in encoded.items():
         matched = [int(vocabulary_map.ids[t]) if t < len(exact) and exact[t] else -1 for t in tokens]
         both = sum(target >= 0 for target in matched)
-        # By the longest common subsequence, so that it does not matter what a normaliser makes of the text.
-        common = int(LCSseq.similarity(matched, _encode(steering, SAMPLES[language])))
+        # A normalizer may change the text, so positions are not comparable; the longest common subsequence is.
+        common = int(LCSseq.similarity(matched, _encode(steering, SAMPLE_TEXTS[language])))
         shares = {"exact": _share(both, len(tokens)), "in_step": _share(common, len(tokens))}
         languages.append({"language": language, "tokens": len(tokens), **shares})
         total, hits, in_step = total + len(tokens), hits + both, in_step + common
@@ -101,7 +105,7 @@ def _share(part: int, whole: int) -> float:
 
 def _histogram(vocabulary_map: VocabularyMap, base: CanonicalVocabulary) -> list[dict[str, Any]]:
     present = np.array([surface is not None for surface in base.surfaces], dtype=bool)
-    # 0.3 in float32 lies just below or above 3/10; the last bin holds exactly 1.
+    # 0.3 in float32 lies just below or above 3/10, so a little is added. The last bin holds similarity 1 alone.
     bins = np.floor(vocabulary_map.similarity[present].astype(np.float64) * _BINS + 1e-6).astype(np.int64)
     totals = np.bincount(bins, minlength=_BINS + 1)
     return [
@@ -116,6 +120,7 @@ def _worst(
     base: CanonicalVocabulary,
     steering: CanonicalVocabulary,
 ) -> list[dict[str, Any]]:
+    """The inexactly matched tokens of the sample texts that lose most: count times (1 - similarity)."""
     counts = Counter(token for tokens in encoded.values() for token in tokens if token < len(vocabulary_map))
     loss = {
         token: count * (1.0 - float(vocabulary_map.similarity[token]))
@@ -140,52 +145,10 @@ def _worst(
 
 
 def _described(vocabulary: CanonicalVocabulary, token: int) -> dict[str, Any]:
-    spelled = vocabulary.tokens[token]
-    if spelled is None:
+    data = vocabulary.tokens[token]
+    if data is None:
         return {"token": token, "text": vocabulary.surfaces[token], "bytes": None}
     try:
-        return {"token": token, "text": spelled.decode(), "bytes": spelled.hex(" ")}
+        return {"token": token, "text": data.decode(), "bytes": data.hex(" ")}
     except UnicodeDecodeError:
-        return {"token": token, "text": None, "bytes": spelled.hex(" ")}
-
-
-def _quality(vocabulary_map: VocabularyMap, text: dict[str, Any]) -> str:
-    return "same" if vocabulary_map.is_identity else _level(text)
-
-
-def _level(entry: dict[str, Any]) -> str:
-    """ "good", "fair" or "poor", by the shares of a language or of all of them."""
-    if entry["exact"] >= _GOOD_SHARE and entry["in_step"] >= _GOOD_IN_STEP:
-        return "good"
-    return "fair" if entry["exact"] >= _FAIR_SHARE and entry["in_step"] >= _FAIR_IN_STEP else "poor"
-
-
-def _verdict(quality: str, text: dict[str, Any]) -> str:
-    if quality == "same":
-        return "Both have the same vocabulary: an adapter made for the one steers every token of the other."
-    said = (
-        f"The steering model's vocabulary has {text['exact']:.0%} of the base's tokens in a sample text, "
-        f"and {text['in_step']:.0%} are also where it would put them itself."
-    )
-    if quality == "good":
-        said += " An adapter should steer the base almost as well as a model of its own vocabulary."
-    if quality != "good" and text["exact"] < _GOOD_SHARE:
-        said += (
-            " A token that only the base has keeps the base's own score with the bridge map; the bridge rescore, which "
-            "compares text instead of single tokens, closes most of these gaps."
-        )
-    if quality != "good" and text["in_step"] < _GOOD_IN_STEP:
-        said += (
-            " Where the base cuts text into smaller pieces than the steering model does, a steering model has seen no "
-            "text that ends there, and steering is weaker with either bridge."
-        )
-    levels = {
-        level: [_named(e) for e in text["languages"] if _level(e) == level] for level in ("good", "poor")
-    }
-    if levels["good"] and quality != "good":
-        said += f" Well matched: {', '.join(levels['good'])}."
-    return said + (f" Badly matched: {', '.join(levels['poor'])}." if levels["poor"] else "")
-
-
-def _named(entry: dict[str, Any]) -> str:
-    return str(entry["language"])
+        return {"token": token, "text": None, "bytes": data.hex(" ")}

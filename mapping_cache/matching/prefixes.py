@@ -1,7 +1,4 @@
-"""Matching of strings by equality and by prefix, in time linear in their characters.
-
-Works on `bytes` (canonical form) and on `str` (surface form) alike.
-"""
+"""Matches by prefix, in time linear in the number of characters, over `bytes` or `str`."""
 
 from __future__ import annotations
 
@@ -9,40 +6,36 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import AnyStr, Generic
 
-from mapping_cache.vocabulary_map import MatchKind
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """One token's match: steering id, kind, similarity in 0..1."""
-
-    token: int
-    kind: MatchKind
-    similarity: float
+from mapping_cache.matching.match import Match, MatchKind
 
 
 @dataclass(slots=True)
 class _Open(Generic[AnyStr]):
-    """A string on the stack of prefixes, with the shortest extension of it seen so far."""
+    """A string on the stack of prefixes.
+
+    `token` is its steering id, -1 if only the base has the string. `extension` is the length and the steering id of
+    the shortest steering string seen so far that begins with it.
+    """
 
     string: AnyStr
-    token: int  # steering id, -1 if only the base has this string
+    token: int
     wanted: bool
-    extension: tuple[int, int] | None = None  # length, steering id
+    extension: tuple[int, int] | None = None
 
 
 def prefix_matches(
     wanted: Iterable[AnyStr], steering: Mapping[AnyStr, int], marker: AnyStr
 ) -> dict[AnyStr, Match]:
-    """The nearest prefix or extension of each wanted string among the steering strings (PM-MinED, step 3 on).
+    """The nearest prefix or extension of each wanted string among the steering strings (PM-MinED, steps 3 to 5).
 
-    `steering` gives the lowest id of each distinct string; no wanted string may be in it. `marker` (one
-    space) is a candidate only for strings made of markers alone. Ties go to the lowest id; strings without a
-    candidate are left out.
+    `steering` gives the lowest id of each distinct string; no wanted string may be in it. `marker` (one space) is a
+    candidate only for strings that consist of markers. Ties go to the lowest id. Strings without a candidate are left
+    out.
 
-    In sorted order the prefixes of a string are exactly the strings of an open stack, as brackets would be;
-    each string is pushed once and looked at once by each of its prefixes, of which it has at most its length.
-    The Levenshtein distance of a prefix is the difference in length.
+    In sorted order the extensions of a string follow it without a gap. So, as with nested brackets, a stack of the
+    strings that are still open holds exactly the prefixes of the next string. Each string is pushed once and compared
+    once with each of its prefixes, which are at most as many as its length. The Levenshtein distance between a string
+    and its prefix is the difference in length.
     """
     wanted = set(wanted)
     stack: list[_Open[AnyStr]] = []
@@ -75,8 +68,9 @@ def prefix_matches(
 
 
 def _nearest(entry: _Open[AnyStr], prefixes: list[_Open[AnyStr]], marker: AnyStr) -> Match | None:
+    """The nearer of the longest steering prefix and the shortest extension."""
     length = len(entry.string)
-    best: tuple[int, int] | None = None  # distance, steering id
+    best: tuple[int, int] | None = None  # (distance, steering id)
     only_markers = not entry.string.strip(marker)
     for prefix in reversed(prefixes):
         if prefix.token >= 0 and (only_markers or prefix.string != marker):

@@ -1,22 +1,17 @@
-"""Reads a tokenizer's own parts and says how its tokens spell bytes.
+"""Fast tokenizers: surface rules read from the parts of a `tokenizers.Tokenizer`.
 
-The family is found from the model, the decoder, the normaliser and the pre-tokenizer together, never from
-the tokenizer's name: two checkpoints of one name may differ in exactly these parts.
+The rules follow from the model, the decoder, the normalizer and the pre-tokenizer together, never from the tokenizer's
+name: two checkpoints of the same name may differ in exactly these parts.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
-from mapping_cache.errors import UnsupportedTokenizerError
-
-METASPACE = "\u2581"
-BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+from mapping_cache.vocabularies.errors import UnsupportedTokenizerError
+from mapping_cache.vocabularies.surfaces import METASPACE, SurfaceEncoding, SurfaceRules
 
 _MODELS = {"BPE", "Unigram", "WordPiece", "WordLevel"}
 _DECODERS = {"ByteLevel", "Metaspace", "WordPiece", "BPEDecoder", "Replace", "ByteFallback", "Fuse", "Strip"}
@@ -27,37 +22,10 @@ _PRE_TOKENIZERS = {
 _SPACE_DROPPING = {"Whitespace", "WhitespaceSplit", "BertPreTokenizer"}
 
 
-class Spelling(Enum):
-    """How a token's surface spells the bytes it stands for."""
+def read_fast_rules(backend: Any) -> SurfaceRules:
+    """The surface rules of a `tokenizers.Tokenizer`.
 
-    BYTE_LEVEL = "byte-level"
-    METASPACE = "metaspace"
-    WORD = "word"
-    PLAIN = "plain"
-    RAW_BYTES = "raw bytes"
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizerParts:
-    """What the canonical vocabulary needs to know of a tokenizer.
-
-    `dummy_prefix` is "none", "first" or "always"; `continuing_prefix` is WordPiece's "##". A space follows a token that
-    ends in `end_of_word` ("</w>"), or one that does not end in `continuing_suffix` ("@@"); "" where there is none.
-    """
-
-    spelling: Spelling
-    byte_fallback: bool = False
-    dummy_prefix: str = "none"
-    continuing_prefix: str = ""
-    end_of_word: str = ""
-    continuing_suffix: str = ""
-    unk_token: str | None = None
-
-
-def read_parts(backend: Any) -> TokenizerParts:
-    """The parts of a `tokenizers.Tokenizer`.
-
-    Raises `UnsupportedTokenizerError` naming the part that is not understood.
+    Raises `UnsupportedTokenizerError`, which names the part that is not understood.
     """
     model_type = type(backend.model).__name__
     if model_type not in _MODELS:
@@ -70,35 +38,24 @@ def read_parts(backend: Any) -> TokenizerParts:
     _check_known(decoders, _DECODERS, "decoder")
     _check_known(pre_tokenizers, _PRE_TOKENIZERS, "pre_tokenizer")
     _check_end_of_word(decoders, pre_tokenizers, end_of_word)
-    spelling = _spelling(model_type, normalizers, pre_tokenizers, decoders, continuing_prefix)
-    if spelling in (Spelling.METASPACE, Spelling.PLAIN):
+    encoding = _encoding(model_type, normalizers, pre_tokenizers, decoders, continuing_prefix)
+    if encoding in (SurfaceEncoding.METASPACE, SurfaceEncoding.PLAIN):
         _check_replacements(decoders)
-    if spelling is Spelling.PLAIN:
+    if encoding is SurfaceEncoding.PLAIN:
         _check_keeps_text([] if end_of_word else pre_tokenizers, decoders)
     has_byte_decoder = any(part["type"] == "ByteFallback" for part in decoders)
-    return TokenizerParts(
-        spelling=spelling,
+    return SurfaceRules(
+        encoding=encoding,
         byte_fallback=has_byte_decoder or bool(getattr(backend.model, "byte_fallback", False)),
-        dummy_prefix=_dummy_prefix(spelling, normalizers, pre_tokenizers),
+        dummy_prefix=_dummy_prefix(encoding, normalizers, pre_tokenizers),
         continuing_prefix=continuing_prefix,
         end_of_word=end_of_word,
         unk_token=getattr(backend.model, "unk_token", None),
     )
 
 
-def byte_alphabet() -> dict[str, int]:
-    """Byte-level BPE's printable character for each of the 256 bytes, inverted (Radford et al., 2019)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    alphabet = {chr(byte): byte for byte in printable}
-    spare = 0x100
-    for byte in range(0x100):
-        if chr(byte) not in alphabet:
-            alphabet[chr(spare)] = byte
-            spare += 1
-    return alphabet
-
-
 def _state(part: Any, name: str) -> dict[str, Any] | None:
+    """A part's settings, as its JSON state gives them; `None` where the tokenizer has no such part."""
     if part is None:
         return None
     try:
@@ -111,6 +68,7 @@ def _state(part: Any, name: str) -> dict[str, Any] | None:
 
 
 def _flat(part: Mapping[str, Any] | None, children: str) -> Iterator[Mapping[str, Any]]:
+    """The parts of nested sequences in order; `children` is the key of a sequence's own parts."""
     if part is None:
         return
     if part["type"] != "Sequence":
@@ -127,6 +85,7 @@ def _check_known(parts: list[Mapping[str, Any]], known: set[str], name: str) -> 
 
 
 def _check_replacements(decoders: list[Mapping[str, Any]]) -> None:
+    """Refuses decoders that replace anything but U+2581 by a space."""
     for part in decoders:
         if part["type"] == "Replace" and (part["pattern"], part["content"]) != ({"String": METASPACE}, " "):
             raise UnsupportedTokenizerError("decoder", f"Replace of {part['pattern']} by {part['content']!r}")
@@ -137,6 +96,7 @@ def _check_replacements(decoders: list[Mapping[str, Any]]) -> None:
 def _check_end_of_word(
     decoders: list[Mapping[str, Any]], pre_tokenizers: list[Mapping[str, Any]], end_of_word: str
 ) -> None:
+    """Refuses end-of-word marks that the decoder reads differently, or beside which spaces are tokens too."""
     for part in decoders:
         if part["type"] == "BPEDecoder" and part["suffix"] != end_of_word:
             raise UnsupportedTokenizerError(
@@ -153,6 +113,7 @@ def _check_end_of_word(
 
 
 def _check_keeps_text(pre_tokenizers: list[Mapping[str, Any]], decoders: list[Mapping[str, Any]]) -> None:
+    """Refuses parts that drop text, so that the tokens would not add up to it."""
     if any(part["type"] == "Strip" for part in decoders):
         raise UnsupportedTokenizerError("decoder", "Strip drops text that a token holds")
     for part in pre_tokenizers:
@@ -160,36 +121,38 @@ def _check_keeps_text(pre_tokenizers: list[Mapping[str, Any]], decoders: list[Ma
             raise UnsupportedTokenizerError("pre_tokenizer", f"{part['type']} drops text that no token holds")
 
 
-def _spelling(
+def _encoding(
     model_type: str,
     normalizers: list[Mapping[str, Any]],
     pre_tokenizers: list[Mapping[str, Any]],
     decoders: list[Mapping[str, Any]],
     continuing_prefix: str,
-) -> Spelling:
-    encoding = {part["type"] for part in [*normalizers, *pre_tokenizers]}
-    decoding = {part["type"] for part in decoders}
-    if "ByteLevel" in decoding | encoding:
-        if "Metaspace" in decoding | encoding:
+) -> SurfaceEncoding:
+    """The encoding that the parts have in common; `PLAIN` where none of them changes the text."""
+    encoder_types = {part["type"] for part in [*normalizers, *pre_tokenizers]}
+    decoder_types = {part["type"] for part in decoders}
+    if "ByteLevel" in decoder_types | encoder_types:
+        if "Metaspace" in decoder_types | encoder_types:
             raise UnsupportedTokenizerError("pre_tokenizer", "both ByteLevel and Metaspace")
-        return Spelling.BYTE_LEVEL
-    if model_type == "WordPiece" or "WordPiece" in decoding:
-        return Spelling.WORD
+        return SurfaceEncoding.BYTE_LEVEL
+    if model_type == "WordPiece" or "WordPiece" in decoder_types:
+        return SurfaceEncoding.WORD
     writes_metaspace = any(p["type"] == "Replace" and p["content"] == METASPACE for p in normalizers)
     reads_metaspace = any(
         p["type"] == "Replace" and p["pattern"].get("String") == METASPACE for p in decoders
     )
-    if "Metaspace" in decoding | encoding or writes_metaspace or reads_metaspace:
-        return Spelling.METASPACE
-    if encoding & _SPACE_DROPPING and (model_type == "WordLevel" or continuing_prefix):
-        return Spelling.WORD
-    return Spelling.PLAIN
+    if "Metaspace" in decoder_types | encoder_types or writes_metaspace or reads_metaspace:
+        return SurfaceEncoding.METASPACE
+    if encoder_types & _SPACE_DROPPING and (model_type == "WordLevel" or continuing_prefix):
+        return SurfaceEncoding.WORD
+    return SurfaceEncoding.PLAIN
 
 
 def _dummy_prefix(
-    spelling: Spelling, normalizers: list[Mapping[str, Any]], pre_tokenizers: list[Mapping[str, Any]]
+    encoding: SurfaceEncoding, normalizers: list[Mapping[str, Any]], pre_tokenizers: list[Mapping[str, Any]]
 ) -> str:
-    if spelling is Spelling.WORD:
+    """Where a leading space is added to the text: "none", "first" or "always"."""
+    if encoding is SurfaceEncoding.WORD:
         return "first"
     for part in normalizers:
         if part["type"] == "Prepend":

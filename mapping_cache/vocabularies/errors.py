@@ -1,4 +1,4 @@
-"""What can go wrong while a vocabulary is read."""
+"""The error raised for a tokenizer that cannot be read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 class UnsupportedTokenizerError(ValueError):
     """A tokenizer whose tokens cannot be turned into bytes with certainty.
 
-    `part` names what was not understood: "backend", "model", "decoder", "normalizer",
-    "pre_tokenizer" or "byte_encoder".
+    `part` names the part that was not understood: "backend", "model", "decoder", "normalizer",
+    "pre_tokenizer" or "byte_encoder". `reason` says why.
     """
 
     def __init__(self, part: str, reason: str) -> None:

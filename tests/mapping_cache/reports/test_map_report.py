@@ -9,9 +9,15 @@ import pytest
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from mapping_cache import VocabularyMap, build_map, canonical_vocabulary, map_report, render_report
-from mapping_cache.parts import byte_alphabet
-from mapping_cache.samples import SAMPLES
+from mapping_cache import (
+    SAMPLE_TEXTS,
+    VocabularyMap,
+    build_map,
+    canonical_vocabulary,
+    map_report,
+    render_report,
+)
+from mapping_cache.vocabularies.surfaces import byte_alphabet
 
 
 def byte_level(*merges: tuple[str, str]) -> Tokenizer:
@@ -34,7 +40,7 @@ def test_the_figures_are_right(pair: tuple[Tokenizer, Tokenizer, VocabularyMap])
     assert (report["counts"]["exact"], report["counts"]["unmatched"]) == (257, 1)
     assert report["nearest_counts"]["prefix"] == 1
     assert [entry["tokens"] for entry in report["similarity"]] == [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 257]
-    times = sum(text.count("the") for text in SAMPLES.values())
+    times = sum(text.count("the") for text in SAMPLE_TEXTS.values())
     assert report["worst"] == [
         {
             "token": 257,
@@ -50,7 +56,7 @@ def test_the_figures_are_right(pair: tuple[Tokenizer, Tokenizer, VocabularyMap])
     total = report["text"]["tokens"]
     assert report["text"]["exact"] == pytest.approx((total - times) / total, abs=1e-4)
     assert report["text"]["in_step"] == report["text"]["exact"]
-    assert {entry["language"] for entry in report["text"]["languages"]} == set(SAMPLES)
+    assert {entry["language"] for entry in report["text"]["languages"]} == set(SAMPLE_TEXTS)
     assert report["quality"] == "good"
     assert json.loads(json.dumps(report)) == report
 
@@ -73,12 +79,14 @@ def test_a_base_of_finer_tokens_is_not_said_to_be_good(
 ) -> None:
     letters, words = byte_level(), byte_level(("t", "h"), ("th", "e"))
     report = map_report(build_map(letters, words), letters, words)
-    merged = sum(3 * text.count("the") + 2 * text.replace("the", "").count("th") for text in SAMPLES.values())
+    merged = sum(
+        3 * text.count("the") + 2 * text.replace("the", "").count("th") for text in SAMPLE_TEXTS.values()
+    )
     total = report["text"]["tokens"]
     assert report["text"]["exact"] == 1.0
     assert report["text"]["in_step"] == pytest.approx((total - merged) / total, abs=1e-4)
     one_word = Tokenizer(
-        models.WordLevel({text: number for number, text in enumerate([*SAMPLES.values(), "e"])})
+        models.WordLevel({text: number for number, text in enumerate([*SAMPLE_TEXTS.values(), "e"])})
     )
     longest = map_report(
         build_map(letters, words), letters, one_word, steering_vocabulary=canonical_vocabulary(words)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapping_cache import CorruptMapError, MapOptions, load_or_build, map_vocabularies, read_map, write_map
-from mapping_cache import cache as cache_module
+from mapping_cache.maps import disk_cache
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_second_time_the_map_is_read_not_built(
     def never(*_: Any) -> None:
         raise RuntimeError("built again")
 
-    monkeypatch.setattr(cache_module, "map_vocabularies", never)
+    monkeypatch.setattr(disk_cache, "map_vocabularies", never)
     assert load_or_build(*_pair(make_vocabulary), cache_dir=tmp_path) == first
     with pytest.raises(RuntimeError, match="built again"):
         load_or_build(*_pair(make_vocabulary), cache_dir=tmp_path, min_similarity=0.1)
@@ -111,7 +111,7 @@ def test_another_version_of_the_code_builds_anew(
     make_vocabulary: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_or_build(*_pair(make_vocabulary), cache_dir=tmp_path)
-    monkeypatch.setattr("mapping_cache.build.CODE_VERSION", -1)
+    monkeypatch.setattr("mapping_cache.maps.build.CODE_VERSION", -1)
     load_or_build(*_pair(make_vocabulary), cache_dir=tmp_path)
     assert len(list(tmp_path.rglob("*.map"))) == 2
 
@@ -148,7 +148,7 @@ def test_several_writers_never_leave_a_torn_file(make_vocabulary: Any, tmp_path:
     built = _built(make_vocabulary)
     path = tmp_path / "one.map"
     write_map(path, built)
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     writers = [subprocess.Popen([sys.executable, "-c", WRITE_MANY, str(path)], cwd=root) for _ in range(2)]
     while any(writer.poll() is None for writer in writers):
         assert read_map(path) == built
@@ -175,7 +175,7 @@ print(built.fingerprint, built.ids.sum(), built.similarity.sum())
 
 
 def test_several_builders_of_one_pair_agree(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     count = 4
     builders = [
         subprocess.Popen(

@@ -1,10 +1,10 @@
-"""A small text in several languages and code, written for measuring how well two vocabularies agree."""
+"""Short texts in nine languages, Python and JSON, written to measure how well two vocabularies agree."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-SAMPLES: Mapping[str, str] = {
+SAMPLE_TEXTS: Mapping[str, str] = {
     "English": (
         "The harbour was quiet when the ferry came in. Two children counted the gulls on the roof of the market, "
         'and an old man with a basket of onions asked them, "How many did you say?" Nobody knew. By 7:30 the '
@@ -47,4 +47,4 @@ SAMPLES: Mapping[str, str] = {
         '"tides": [{"hour": 4, "metres": 1.82}, {"hour": 10, "metres": 0.4}]}\n'
     ),
 }
-"""Text by the name of its language."""
+"""The text of each language, by the language's name."""

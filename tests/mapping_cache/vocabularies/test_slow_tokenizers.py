@@ -21,14 +21,14 @@ from transformers import (
 )
 
 from mapping_cache import (
+    SAMPLE_TEXTS,
     CanonicalVocabulary,
     UnsupportedTokenizerError,
     build_map,
     canonical_vocabulary,
     map_report,
 )
-from mapping_cache.parts import byte_alphabet
-from mapping_cache.samples import SAMPLES
+from mapping_cache.vocabularies.surfaces import byte_alphabet
 
 WORDS = ["the", "ferry", "left", "then", "he", "there"]
 SENTENCEPIECE = [
@@ -157,7 +157,7 @@ def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tup
         key = kind, dummy_prefix, byte_fallback
         if key not in known:
             trainer.train(
-                sentence_iterator=iter([*SAMPLES.values(), *WORDS]),
+                sentence_iterator=iter([*SAMPLE_TEXTS.values(), *WORDS]),
                 model_prefix=str(folder / "-".join(map(str, key))),
                 model_type=kind,
                 vocab_size=700,
