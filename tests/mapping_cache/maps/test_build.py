@@ -1,4 +1,4 @@
-"""The fast matchers against the definitions, read naively."""
+"""Maps built by the fast matchers equal maps built by naive code that follows the definitions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def levenshtein(left: AnyStr, right: AnyStr) -> int:
 
 
 def naive_nearest(string: AnyStr, steering: Sequence[AnyStr | None], marker: AnyStr) -> int:
-    """Steps 3 to 5 of PM-MinED as they are written."""
+    """Steps 3 to 5 of PM-MinED, written as in the paper."""
     candidates = [
         (levenshtein(string, other), token)
         for token, other in enumerate(steering)
@@ -74,17 +74,17 @@ def naive_surface(base: list[str], steering: list[str], special: set[int]) -> li
 def naive_bytes(
     base: list[bytes], steering: list[bytes], base_bytes: set[int], steering_bytes: set[int], mined: bool
 ) -> list[int]:
-    usable = [spelled or None for spelled in steering]
+    usable = [data or None for data in steering]
     ids = []
-    for token, spelled in enumerate(base):
-        equal = [other for other, candidate in enumerate(usable) if spelled and candidate == spelled]
+    for token, data in enumerate(base):
+        equal = [other for other, candidate in enumerate(usable) if data and candidate == data]
         alike = [other for other in equal if (other in steering_bytes) == (token in base_bytes)]
         if alike or equal:
             ids.append(min(alike or equal))
-        elif not spelled:
+        elif not data:
             ids.append(-1)
         else:
-            ids.append(naive_mined(spelled, usable) if mined else naive_nearest(spelled, usable, b" "))
+            ids.append(naive_mined(data, usable) if mined else naive_nearest(data, usable, b" "))
     return ids
 
 

@@ -1,4 +1,4 @@
-"""Maps on disk: equal when read back, and never used when anything about the file is wrong."""
+"""Maps on disk: a saved map reads back equal, and a damaged, foreign or stale file is never used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's figures on a pair small enough to count by hand, and that it reads for people."""
+"""The report's figures for a pair that is small enough to count by hand, and its tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's picture: a PNG where matplotlib is there, a message that names the extra where it is not."""
+"""The report's picture: a PNG file, or without matplotlib an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def report() -> dict[str, Any]:
 
 def test_a_picture_is_drawn(report: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    # Names with what a formula is made of are names all the same.
+    # Characters of matplotlib's formula syntax are plain text in a name.
     write_picture(report, tmp_path / "map.png", base="big$\\frac", steering="small$")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     assert "matplotlib.pyplot" not in sys.modules

@@ -1,4 +1,4 @@
-"""Every family of tokenizer, found from its parts: a text's tokens, as bytes, are the text again."""
+"""Every family of fast tokenizers: the bytes of a text's tokens are the text, and unknown parts are refused."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def characters() -> Tokenizer:
 
 
 def word_endings(byte_level: bool) -> Tokenizer:
-    """Words end in `</w>`: over bytes as CLIP's vocabulary, over characters as the first GPT's."""
+    """BPE whose words end in `</w>`: over bytes as in CLIP, over characters as in the first GPT."""
     letters = list(byte_alphabet()) if byte_level else ["a", "b", "c"]
     pieces = ["<unk>", *letters, *(f"{letter}</w>" for letter in letters), "ab", "ab</w>", "abc</w>"]
     merges = [("a", "b"), ("a", "b</w>"), ("ab", "c</w>")]
@@ -133,12 +133,12 @@ def byte_tokens() -> Tokenizer:
     return tokenizer
 
 
-def spelled(vocabulary: CanonicalVocabulary, ids: list[int]) -> bytes:
+def encoded_bytes(vocabulary: CanonicalVocabulary, ids: list[int]) -> bytes:
     return b"".join(vocabulary.tokens[token] or b"" for token in ids)
 
 
 def round_trip(tokenizer: Any, vocabulary: CanonicalVocabulary, text: str) -> bytes:
-    joined = spelled(vocabulary, tokenizer.encode(text, add_special_tokens=False).ids)
+    joined = encoded_bytes(vocabulary, tokenizer.encode(text, add_special_tokens=False).ids)
     return joined.removeprefix(b" ") if vocabulary.dummy_prefix != "none" else joined
 
 
@@ -151,12 +151,12 @@ def single_spaced(text: str) -> str:
 
 
 def ended_words(text: str) -> str:
-    """Every word, the last one too, has a space behind it."""
+    """The lower-case words of `text`, each followed by a space."""
     return "".join(f"{word} " for word in unicodedata.normalize("NFC", text).lower().split())
 
 
-# The family's dummy prefix, whether it can spell any text, and what its normaliser makes of a text: Metaspace
-# adds its space only where the text does not start with one; WordPiece keeps no runs of spaces.
+# For each family: how it is made, its dummy prefix, whether it can encode any text, and the text that its tokens stand
+# for. Metaspace adds its space only where the text does not start with one; WordPiece keeps no runs of spaces.
 FAMILIES: dict[str, tuple[Any, str, bool, Callable[[str], str]]] = {
     "sentencepiece-bpe": (sentencepiece_bpe, "always", True, str),
     "sentencepiece-bpe-no-prefix": (sentencepiece_bpe_without_dummy_prefix, "none", True, str),
