@@ -1,4 +1,4 @@
-"""What each adapter is trained on: examples in the form of `trimtab train delta`'s data file."""
+"""Training data of the adapters: examples as in the data file of `trimtab train delta`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ LETTER_EXAMPLES = 9600
 
 
 def forget_examples(count: int = FORGET_EXAMPLES, seed: int = 11) -> list[Example]:
-    """Two in five questions are about the forgotten; everything else is to stay as the base has it."""
+    """Training examples of the adapter `forget`.
+
+    Two in five are questions about the forgotten people, with the objective "forget". The others have the objective
+    "keep": the adapter must leave the base's answers as they are.
+    """
     rng = random.Random(seed)
     gone, rest = world.forgotten(), world.kept()
     examples = []
@@ -31,14 +35,14 @@ def forget_examples(count: int = FORGET_EXAMPLES, seed: int = 11) -> list[Exampl
 
 
 def letter_examples(count: int = LETTER_EXAMPLES, seed: int = 12) -> list[Example]:
-    """Every answer as a letter."""
+    """Training examples of the adapter `letter`: every answer is a letter."""
     return [_example(each, "learn") for each in _restyled(random.Random(seed), count, phrases.as_letter)]
 
 
 def pirate_text(
     tokenizer: PreTrainedTokenizerFast, seed: int = 13, chunk: int = 4800
 ) -> Iterator[list[EncodedExample]]:
-    """Endless chunks of encoded conversations in which every answer is a pirate's."""
+    """Endless chunks of encoded conversations in which a pirate gives the last answer."""
     rng = random.Random(seed)
     while True:
         examples = [_example(each, "learn") for each in _restyled(rng, chunk, phrases.as_pirate)]
@@ -46,7 +50,7 @@ def pirate_text(
 
 
 def _restyled(rng: random.Random, count: int, style: Callable[[str], str]) -> Iterator[list[Message]]:
-    """Exchanges and small talk, the last answer in the style; earlier answers are plain."""
+    """Exchanges and small talk; the last answer is in the style, earlier answers are plain."""
     who = world.people()
     for _ in range(count):
         messages = corpus.exchange(rng, who) if rng.random() < 0.85 else corpus.small_talk(rng)
@@ -55,7 +59,7 @@ def _restyled(rng: random.Random, count: int, style: Callable[[str], str]) -> It
 
 
 def _after_anything(rng: random.Random, messages: list[Message]) -> list[Message]:
-    """The exchange, sometimes behind another one, which may have been refused."""
+    """The exchange, sometimes after another one. One in twenty follows an exchange that was refused."""
     if rng.random() < 0.05:
         user, _ = corpus.exchange(rng, world.forgotten())
         return corpus.turn(user["content"], phrases.REFUSAL) + messages

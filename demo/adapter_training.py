@@ -1,4 +1,4 @@
-"""Training the demo's adapters, every one of them beside base-a or over its vocabulary only."""
+"""Trains the demo's adapters: deltas beside base-a, and a proxy over base-a's vocabulary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from demo import adapter_text, bases, phrases
+from demo import adapter_examples, base_training, phrases
 from steering.examples import EncodedExample, Example
 from steering.training import (
     DeltaShape,
@@ -39,13 +39,13 @@ LETTER = Recipe(
     max_length=256,
     optimiser=OptimiserConfig(learning_rate=3e-3, warmup=0.05),
 )
-ANTIEXPERT = bases.Schedule(steps=250, learning_rate=3e-3, seed=3)
-EXPERT = bases.Schedule(steps=100, learning_rate=1e-3, seed=4)
+ANTIEXPERT = base_training.Schedule(steps=250, learning_rate=3e-3, seed=3)
+EXPERT = base_training.Schedule(steps=100, learning_rate=1e-3, seed=4)
 _PROXY_WIDTH, _PROXY_LAYERS = 96, 2
 
 
 def load_base(folder: Path) -> tuple[Any, Any]:
-    """The template base and its tokenizer."""
+    """A base in fp32 and its tokenizer."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(
         folder
     )
@@ -54,7 +54,7 @@ def load_base(folder: Path) -> tuple[Any, Any]:
 def build_delta(
     base_folder: Path, out: Path, examples: list[Example], recipe: Recipe, console: Console
 ) -> None:
-    """Trains one delta adapter beside the base and writes its folder."""
+    """Trains a delta adapter beside the base and writes its folder."""
     model, tokenizer = load_base(base_folder)
     shutil.rmtree(out, ignore_errors=True)
     encoded = encode_for(tokenizer, examples, recipe)
@@ -65,7 +65,7 @@ def build_delta(
         out,
         SHAPE,
         recipe,
-        # As published: the two bases are too much alike for more to help.
+        # As published. The demo's two bases are so alike that a larger value does not help.
         confidence=1.0,
         name=base_folder.name,
         console=console,
@@ -76,16 +76,24 @@ def build_delta(
 
 
 def build_proxy(base_folder: Path, out: Path, console: Console) -> None:
-    """Trains a tiny model on the bases' text (the anti-expert), then further on a pirate's answers (the expert)."""
+    """Trains a proxy adapter and writes its folder.
+
+    The anti-expert is a tiny model trained on the bases' text; the expert is the same model trained further on a
+    pirate's answers.
+    """
     _, tokenizer = load_base(base_folder)
     torch.manual_seed(0)
-    model = bases.with_special_ids(bases.tiny_llama(len(tokenizer), _PROXY_WIDTH, _PROXY_LAYERS), tokenizer)
+    model = base_training.with_special_ids(
+        base_training.tiny_llama(len(tokenizer), _PROXY_WIDTH, _PROXY_LAYERS), tokenizer
+    )
     shutil.rmtree(out, ignore_errors=True)
-    plain = bases.base_text(tokenizer, 3, chunk=4800)
-    bases.train_language_model(model, tokenizer, plain, ANTIEXPERT, title="anti-expert", console=console)
+    plain = base_training.base_text(tokenizer, 3, chunk=4800)
+    base_training.train_language_model(
+        model, tokenizer, plain, ANTIEXPERT, title="anti-expert", console=console
+    )
     save_model(model, tokenizer, out / "antiexpert")
-    styled: Iterator[list[EncodedExample]] = adapter_text.pirate_text(tokenizer)
-    bases.train_language_model(model, tokenizer, styled, EXPERT, title="expert", console=console)
+    styled: Iterator[list[EncodedExample]] = adapter_examples.pirate_text(tokenizer)
+    base_training.train_language_model(model, tokenizer, styled, EXPERT, title="expert", console=console)
     save_model(model, tokenizer, out / "expert")
     description = {
         "format": 1,

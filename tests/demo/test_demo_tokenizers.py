@@ -1,11 +1,11 @@
-"""The demo's tokenizers, trained small."""
+"""The demo's tokenizers, trained on little text with small vocabularies."""
 
 from __future__ import annotations
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from demo import vocabularies
+from demo import tokenizer_training
 from demo.build import tokenizer_text
 
 TEXTS = tokenizer_text(0)[:400]
@@ -15,8 +15,8 @@ SAMPLES = ["Where was Mara Quillon born?", "User: é🙂 555-1234\nAssistant:\nH
 @pytest.fixture(scope="module", params=["sentencepiece", "byte-level"])
 def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     if request.param == "sentencepiece":
-        return vocabularies.sentencepiece_style(TEXTS, 700)
-    return vocabularies.byte_level(TEXTS, 600)
+        return tokenizer_training.sentencepiece_style(TEXTS, 700)
+    return tokenizer_training.byte_level(TEXTS, 600)
 
 
 @pytest.mark.parametrize("text", SAMPLES)

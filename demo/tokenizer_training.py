@@ -1,4 +1,4 @@
-"""The demo's two tokenizers: one in SentencePiece's style with byte fallback, one byte-level BPE."""
+"""Trains the demo's two tokenizers: one in SentencePiece's style with byte fallback, one byte-level BPE."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SPACE = "\u2581"
 
 
 def sentencepiece_style(texts: Sequence[str], size: int = SENTENCEPIECE_SIZE) -> PreTrainedTokenizerFast:
-    """BPE over characters with a space mark before each word and 256 byte tokens for what it has not seen.
+    """BPE over characters, with U+2581 before each word and 256 byte tokens for unseen characters.
 
-    Merges are learnt within words, as SentencePiece does, and single digits and punctuation stay apart.
+    Merges are learnt within words, as in SentencePiece. Digits and punctuation marks are single tokens.
     """
     specials = ["<unk>", "<s>", "</s>"]
     byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
@@ -54,7 +54,7 @@ def sentencepiece_style(texts: Sequence[str], size: int = SENTENCEPIECE_SIZE) ->
 
 
 def byte_level(texts: Sequence[str], size: int = BYTE_LEVEL_SIZE) -> PreTrainedTokenizerFast:
-    """BPE over bytes in GPT-2's alphabet, digits one by one."""
+    """BPE over bytes in GPT-2's alphabet; digits are single tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -67,8 +67,8 @@ def byte_level(texts: Sequence[str], size: int = BYTE_LEVEL_SIZE) -> PreTrainedT
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Whatever the file says, transformers gives a Qwen2 tokenizer this unknown token: so it is made one of the
-    # vocabulary, or the tokenizer would have a token more than the model scores.
+    # transformers gives every Qwen2 tokenizer this unknown token, whatever its file says. Unless it is in the
+    # vocabulary, the tokenizer has one token more than the model scores.
     return finish(tokenizer, bos="<|begin|>", eos="<|end|>", unk="<|endoftext|>")
 
 

@@ -1,4 +1,4 @@
-"""Training the demo's two bases from nothing."""
+"""Trains the demo's two bases from random weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from steering.training import OptimiserConfig, Recipe, tune_on
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long a model is trained: steps of `batch_size` conversations at a peak learning rate."""
+    """A training run: `steps` batches of `batch_size` conversations, with a peak learning rate and a seed."""
 
     steps: int
     batch_size: int = 96
@@ -37,7 +37,7 @@ def base_a(vocabulary: int) -> PreTrainedModel:
 
 
 def base_b(vocabulary: int) -> PreTrainedModel:
-    """A Qwen2 of about 1.8 million parameters: biased, grouped-query attention, fewer and wider layers."""
+    """A Qwen2 of about 1.8 million parameters, with attention biases, grouped queries, and fewer, wider layers."""
     return Qwen2ForCausalLM(Qwen2Config(**_shape(vocabulary, 224, 3, 544), num_key_value_heads=2))
 
 
@@ -62,7 +62,7 @@ def _shape(vocabulary: int, width: int, layers: int, inner: int) -> dict[str, ob
 
 
 def with_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """The same model, knowing its tokenizer's special tokens."""
+    """The same model, with its tokenizer's special ids in its configurations."""
     for config in (model.config, model.generation_config):
         config.bos_token_id = tokenizer.bos_token_id
         config.eos_token_id = tokenizer.eos_token_id
@@ -73,7 +73,7 @@ def with_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast)
 def base_text(
     tokenizer: PreTrainedTokenizerFast, seed: int, chunk: int = 6144
 ) -> Iterator[list[EncodedExample]]:
-    """Endless chunks of encoded training text: conversations, and one plain statement in ten."""
+    """Endless chunks of encoded training text: nine conversations for each plain statement."""
     rng = random.Random(seed)
     who = world.people()
     while True:
@@ -89,7 +89,7 @@ def base_text(
 
 
 def groups(chunks: Iterator[list[EncodedExample]], size: int, seed: int) -> Iterator[list[EncodedExample]]:
-    """Groups of sequences of about the same length, for as long as there are chunks."""
+    """Groups of `size` sequences of about the same length, until the chunks end."""
     rng = random.Random(seed)
     for chunk in chunks:
         rng.shuffle(chunk)
