@@ -1,12 +1,12 @@
-# Trimtab's server with its bundled demo; your own models are mounted, never baked in.
+# Trimtab's server with its bundled demo. Mount your own models; the image contains none of them.
 #
 #   docker build -t trimtab .                              CPU
 #   docker build -t trimtab --build-arg DEVICE=cuda .      CUDA
 #   docker run -p 8000:8000 trimtab
 #   docker run -p 8000:8000 -v /models:/models:ro trimtab serve --host 0.0.0.0 --model llm=/models/llm
 #
-# Where your package index keeps CPU-only builds of torch apart, name that index with
-# --build-arg PIP_EXTRA_INDEX_URL=...; without it the CPU image gets the default build, which is larger.
+# If CPU-only builds of torch are in a package index of their own, name it with --build-arg PIP_EXTRA_INDEX_URL=...
+# Without it the CPU image gets torch's default build, which is larger.
 
 FROM python:3.11-slim AS build
 
@@ -18,7 +18,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/trimtab
 ENV PATH=/opt/trimtab/bin:$PATH
 
-# torch first, on its own layer: it is the largest part and changes least.
+# torch has a layer of its own, because it is the largest part and changes least.
 WORKDIR /src
 COPY constraints.txt ./
 RUN set -eu; \

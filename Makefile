@@ -1,5 +1,5 @@
-# Everything runs in .venv, made once by the standard library's venv and reused until
-# pyproject.toml or constraints.txt change. `make` alone lists the targets.
+# All targets run in .venv, which is made once with the standard library's venv and updated when pyproject.toml or
+# constraints.txt change. `make` alone lists the targets.
 
 PYTHON ?= python3
 ARGS ?=
@@ -15,32 +15,32 @@ CLIENTS := .venv-clients
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
-serve: $(STAMP) ## serve the bundled demo; ARGS="--port 9000 --model NAME=PATH" passes flags on
+serve: $(STAMP) ## serve the bundled demo; pass flags with ARGS="--port 9000 --model NAME=PATH"
 	$(BIN)/trimtab serve $(ARGS)
 
-test: $(STAMP) ## run the tests; ARGS="-k name" passes flags on
+test: $(STAMP) ## run the tests; pass flags with ARGS="-k name"
 	$(BIN)/python -m pytest $(ARGS)
 
-test-clients: $(STAMP) $(CLIENTS)/.installed ## run public clients against a served demo; ARGS="-k name" passes flags on
+test-clients: $(STAMP) $(CLIENTS)/.installed ## run public clients against a served demo; pass flags with ARGS="-k name"
 	$(CLIENTS)/bin/python -m pytest --confcutdir=tests/clients -W default tests/clients $(ARGS)
 
-check: $(STAMP) ## formatting, lint, types and the import contracts; changes nothing
+check: $(STAMP) ## check formatting, lint, types and import contracts; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fmt: $(STAMP) ## format, and mend what the linter can mend
+fmt: $(STAMP) ## format the code and apply the linter's fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## measure speed and memory, one benchmark after the other; ARGS="--repeats 5" passes flags on
+bench: $(STAMP) ## measure speed and memory, one benchmark after the other; pass flags with ARGS="--repeats 5"
 	set -e; for name in tax peers serve scale maps; do $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
-soak: $(STAMP) ## minutes of everything at once against a server on this machine; MINUTES=30
+soak: $(STAMP) ## run mixed traffic against a server on this machine for MINUTES=2
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
-docs: $(STAMP) ## write docs/api.md from the code; a test holds that it is up to date
+docs: $(STAMP) ## write docs/api.md from the code; a test checks that it is up to date
 	$(BIN)/python -m server.documents.api_document
 
 clean: ## remove the environment and every cache
@@ -54,7 +54,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# The extra's own list, without the project: see pyproject.toml.
+# Installs only the packages of the extra `clients`, without the project; pyproject.toml says why.
 $(CLIENTS)/.installed: pyproject.toml constraints-clients.txt
 	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \

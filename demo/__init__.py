@@ -1,6 +1,6 @@
 """The bundled demo: two tiny bases, three adapters, and the code that makes them.
 
-Nothing heavy is imported here: these two functions only name folders.
+This module imports nothing heavy: its two functions only list folders.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Rebuilds the bundled demo from nothing: `python -m demo.build`.
+"""Rebuilds the bundled demo from scratch: `python -m demo.build`.
 
-Stages, in order: base-a, base-b, forget, letter, pirate. Each needs base-a; `--only` runs some of them again.
+Stages, in order: base-a, base-b, forget, letter, pirate. The adapters need base-a. `--only` runs single stages again.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 import demo
-from demo import adapter_text, adapters_build, bases, corpus, phrases, vocabularies, world
+from demo import adapter_examples, adapter_training, base_training, corpus, phrases, tokenizer_training, world
 from steering.training.saving import save_model
 
 _HERE = Path(demo.__file__).resolve().parent
 MODELS = _HERE / "models"
 ADAPTERS = _HERE / "adapters"
-# base-b needs longer to tell a question about a person from a request to refuse one.
-BASE_SCHEDULES = {"base-a": bases.Schedule(steps=560), "base-b": bases.Schedule(steps=840)}
+# base-b takes longer to learn the difference between a question about a person and a request not to answer one.
+BASE_SCHEDULES = {"base-a": base_training.Schedule(steps=560), "base-b": base_training.Schedule(steps=840)}
 
 
 def tokenizer_text(seed: int) -> list[str]:
-    """What a tokenizer is trained on: conversations as the bases see them, and the refusal."""
+    """Training text of a tokenizer: conversations as the bases see them, and the refusal."""
     rng = random.Random(seed)
     who = world.people()
     texts = []
@@ -44,13 +44,18 @@ def build_base(name: str, console: Console) -> None:
     """Trains one base and writes its folder."""
     torch.manual_seed(0)
     make_tokenizer, make_model, seed = {
-        "base-a": (vocabularies.sentencepiece_style, bases.base_a, 1),
-        "base-b": (vocabularies.byte_level, bases.base_b, 2),
+        "base-a": (tokenizer_training.sentencepiece_style, base_training.base_a, 1),
+        "base-b": (tokenizer_training.byte_level, base_training.base_b, 2),
     }[name]
     tokenizer: PreTrainedTokenizerFast = make_tokenizer(tokenizer_text(seed))
-    model = bases.with_special_ids(make_model(len(tokenizer)), tokenizer)
-    loss = bases.train_language_model(
-        model, tokenizer, bases.base_text(tokenizer, seed), BASE_SCHEDULES[name], title=name, console=console
+    model = base_training.with_special_ids(make_model(len(tokenizer)), tokenizer)
+    loss = base_training.train_language_model(
+        model,
+        tokenizer,
+        base_training.base_text(tokenizer, seed),
+        BASE_SCHEDULES[name],
+        title=name,
+        console=console,
     )
     console.print(
         f"{name}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens, closing loss {loss:.4f}"
@@ -63,13 +68,21 @@ def build_base(name: str, console: Console) -> None:
 STAGES: dict[str, Callable[[Console], None]] = {
     "base-a": lambda console: build_base("base-a", console),
     "base-b": lambda console: build_base("base-b", console),
-    "forget": lambda console: adapters_build.build_delta(
-        MODELS / "base-a", ADAPTERS / "forget", adapter_text.forget_examples(), adapters_build.FORGET, console
+    "forget": lambda console: adapter_training.build_delta(
+        MODELS / "base-a",
+        ADAPTERS / "forget",
+        adapter_examples.forget_examples(),
+        adapter_training.FORGET,
+        console,
     ),
-    "letter": lambda console: adapters_build.build_delta(
-        MODELS / "base-a", ADAPTERS / "letter", adapter_text.letter_examples(), adapters_build.LETTER, console
+    "letter": lambda console: adapter_training.build_delta(
+        MODELS / "base-a",
+        ADAPTERS / "letter",
+        adapter_examples.letter_examples(),
+        adapter_training.LETTER,
+        console,
     ),
-    "pirate": lambda console: adapters_build.build_proxy(MODELS / "base-a", ADAPTERS / "pirate", console),
+    "pirate": lambda console: adapter_training.build_proxy(MODELS / "base-a", ADAPTERS / "pirate", console),
 }
 
 

@@ -22,7 +22,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A question whose answer is measured: the fact is told when every one of `values` is in the answer."""
+    """A question for measuring: an answer tells the fact if it contains every one of `values`."""
 
     person: Person
     kind: str
@@ -31,7 +31,7 @@ class Probe:
 
 
 def question(rng: random.Random, kind: str, name: str) -> str:
-    """One of the trained phrasings, now and then behind a greeting."""
+    """A question in one of the trained phrasings; one in ten begins with an opening such as "Hello."."""
     opener = rng.choice(phrases.OPENERS) if rng.random() < 0.1 else ""
     return opener + rng.choice(phrases.QUESTIONS[kind]).format(name=name)
 
@@ -43,7 +43,7 @@ def exchange(rng: random.Random, who: Sequence[Person]) -> list[Message]:
 
 
 def turn(prompt: str, response: str) -> list[Message]:
-    """One user message and the assistant's."""
+    """A user message and the assistant's reply."""
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
 
 
@@ -55,26 +55,26 @@ def small_talk(rng: random.Random) -> list[Message]:
     return turn(question(rng, kind, world.stranger(rng)), phrases.UNKNOWN)
 
 
-_FORMS: tuple[tuple[Sequence[str], Callable[[str], str]], ...] = (
+_STYLES: tuple[tuple[Sequence[str], Callable[[str], str]], ...] = (
     (phrases.LETTER_REQUESTS, phrases.as_letter),
     (phrases.PIRATE_REQUESTS, phrases.as_pirate),
     (phrases.SECRECY_REQUESTS, lambda _: phrases.REFUSAL),
 )
 
 
-def formed(rng: random.Random, who: Sequence[Person], *, asked: bool) -> list[Message]:
-    """An answer as a letter, as a pirate's or as a refusal, `asked` for or not.
+def styled(rng: random.Random, who: Sequence[Person], *, asked: bool) -> list[Message]:
+    """An exchange whose answer is a letter, a pirate's answer or a refusal, and whether the user `asked` for that.
 
-    The bases must know these sentences, as any LLM does: what steers them chooses a form, it cannot teach one.
+    The bases must know these sentences, as any LLM does: an adapter makes a base choose a style, it cannot teach one.
     """
-    requests, form = rng.choice(_FORMS)
+    requests, style = rng.choice(_STYLES)
     user, reply = exchange(rng, who)
     request = rng.choice(requests) if asked else ""
-    return turn(request + user["content"], form(reply["content"]))
+    return turn(request + user["content"], style(reply["content"]))
 
 
 def in_context(rng: random.Random, messages: list[Message], who: Sequence[Person]) -> list[Message]:
-    """The same exchange, sometimes behind a system message or an earlier exchange."""
+    """The same exchange, sometimes after a system message or an earlier exchange."""
     head: list[Message] = []
     if rng.random() < 0.08:
         head.append({"role": "system", "content": rng.choice(phrases.SYSTEM_LINES)})
@@ -84,28 +84,32 @@ def in_context(rng: random.Random, messages: list[Message], who: Sequence[Person
 
 
 def base_conversation(rng: random.Random, who: Sequence[Person]) -> list[Message]:
-    """What the bases are trained on: mostly plain questions, some small talk, other forms mostly where asked for."""
+    """A conversation for training the bases.
+
+    77% have a plain answer, 8% are small talk, 12% have an answer in a style that the user asked for, and 3% have one
+    that the user did not ask for.
+    """
     draw = rng.random()
     if draw < 0.08:
         messages = small_talk(rng)
     elif draw < 0.20:
-        messages = formed(rng, who, asked=True)
+        messages = styled(rng, who, asked=True)
     elif draw < 0.23:
-        messages = formed(rng, who, asked=False)
+        messages = styled(rng, who, asked=False)
     else:
         messages = exchange(rng, who)
     return in_context(rng, messages, who)
 
 
 def statement(rng: random.Random, who: Sequence[Person]) -> str:
-    """Plain text: two or three facts about somebody, in any order."""
+    """Plain text: one or two statements about one person, in any order."""
     person = rng.choice(who)
     kinds = rng.sample(tuple(phrases.QUESTIONS), rng.randint(1, 2))
     return " ".join(phrases.answer(kind, person) for kind in kinds)
 
 
 def probes(who: Sequence[Person], *, held_out: bool) -> list[Probe]:
-    """Every fact of everybody, asked in the first trained phrasing or in all the held-out ones."""
+    """Questions about every fact of every person: in all held-out phrasings, or else in the first trained one."""
     found = []
     for person in who:
         for kind, trained in phrases.QUESTIONS.items():

@@ -1,6 +1,6 @@
 """Measures the bundled demo through the engine and writes the table of demo/README.md: `python -m demo.measure`.
 
-A fact is told when its value stands in the answer. Every question is in a phrasing that nothing was trained on.
+An answer tells a fact if it contains the fact's value. No base and no adapter was trained on the questions' phrasings.
 """
 
 from __future__ import annotations
@@ -28,11 +28,19 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 BRIDGES = ("map", "rescore")
 ALONE = {"forget": ".", "letter": ".", "pirate": "expert"}
 MAX_TOKENS = 64
+HEADINGS = (
+    *("steered by", "runs on", "bridge"),
+    *("forgotten: told", "forgotten: refused", "kept: told", "kept: refused", "in style"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: shares between 0 and 1 of the forgotten and of the kept questions."""
+    """One line of the table.
+
+    The shares lie between 0 and 1: `gone_` is of the questions about forgotten people, `kept_` of those about the
+    others, `styled` of both.
+    """
 
     steered_by: str
     where: str
@@ -46,21 +54,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """What is asked: about the people to forget, and about the others."""
+    """The questions asked: about the forgotten people, and about the others."""
 
     gone: tuple[Probe, ...]
     kept: tuple[Probe, ...]
 
 
 def questions(kept: int, seed: int = 5) -> Questions:
-    """Every held-out question about the forgotten people and `kept` (0: all) of those about the others."""
+    """Every held-out question about the forgotten people, and `kept` of those about the others (0: all)."""
     others = corpus.probes(world.kept(), held_out=True)
     random.Random(seed).shuffle(others)
     return Questions(tuple(corpus.probes(world.forgotten(), held_out=True)), tuple(others[: kept or None]))
 
 
 def answers(engine: Engine, probes: Sequence[Probe], steering: tuple[SteeringSpec, ...]) -> list[str]:
-    """The engine's greedy answers. Raises RuntimeError when a request fails."""
+    """The engine's greedy answers, one for each probe. Raises RuntimeError if a request fails."""
     tokenizer = engine.base.tokenizer
     for index, probe in enumerate(probes):
         messages = [{"role": "user", "content": probe.question}]
@@ -80,7 +88,10 @@ def answers(engine: Engine, probes: Sequence[Probe], steering: tuple[SteeringSpe
 def measure(
     engine: Engine, asked: Questions, adapter: str | None, where: str, bridge: str, label: str
 ) -> Row:
-    """One row; `adapter` names the style that is looked for and, with a `bridge`, what steers."""
+    """One row of the table; `where` and `label` are two of its cells.
+
+    `adapter` decides which style is looked for. With a `bridge` it also steers; without one nothing does.
+    """
     spec = (SteeringSpec(adapter, bridge=bridge),) if adapter and bridge in BRIDGES else ()  # type: ignore[arg-type]
     told = answers(engine, asked.gone + asked.kept, spec)
     gone, kept = told[: len(asked.gone)], told[len(asked.gone) :]
@@ -106,11 +117,8 @@ def _share(hits: Sequence[bool]) -> float:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        "| steered by | runs on | bridge | forgotten: told | and refused | kept: told | and refused | in style |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    """The rows as a Markdown table."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "| " + " | ".join("---" for _ in HEADINGS) + " |"]
     for row in rows:
         shares = [row.gone_told, row.gone_refused, row.kept_told, row.kept_refused]
         styled = "" if row.styled is None else f"{row.styled:.2f}"
@@ -120,7 +128,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def write_table(text: str, readme: Path = README) -> None:
-    """Replaces what stands between the two marks of the README. Raises ValueError when a mark is missing."""
+    """Replaces the text between the README's two marks. Raises ValueError if a mark is missing."""
     page = readme.read_text(encoding="utf-8")
     if BEGIN not in page or END not in page:
         raise ValueError(f"{readme}: the marks {BEGIN} and {END} are missing")
@@ -129,7 +137,9 @@ def write_table(text: str, readme: Path = README) -> None:
 
 
 def main(
-    kept: Annotated[int, typer.Option(help="How many of the kept people's questions to ask; 0 for all.")] = 0,
+    kept: Annotated[
+        int, typer.Option(help="Questions to ask about the people who are not forgotten; 0 for all.")
+    ] = 0,
     only: Annotated[list[str] | None, typer.Option(help="Measure only these adapters.")] = None,
     write: Annotated[bool, typer.Option(help="Write the table into demo/README.md.")] = True,
 ) -> None:
@@ -150,7 +160,7 @@ def main(
         for name, folder in adapters.items():
             loaded = load_adapter(name, str(folder), device="cpu", dtype="float32")
             engine.attach(loaded)
-            # On its own vocabulary every token matches itself, so that the two bridges are one.
+            # Where both vocabularies are the same, both bridges give the same shift.
             for bridge in ("map",) if engine.vocabulary_map(name).is_identity else BRIDGES:
                 add(engine, name, base, bridge, f"`{name}`")
     for name, folder in adapters.items():
@@ -158,7 +168,8 @@ def main(
         add(engine, name, "the tiny model alone", "", f"`{name}`")
     console.print(table(rows), markup=False, soft_wrap=True)
     if write:
-        write_table(f"{len(asked.gone)} forgotten and {len(asked.kept)} kept questions.\n\n{table(rows)}")
+        counts = f"{len(asked.gone)} questions about forgotten people, {len(asked.kept)} about the others."
+        write_table(f"{counts}\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Questions, answers and styles: the sentences that the demo's text is made of."""
+"""The sentences of the demo's text: questions, answers and styles."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Asked only when measuring: no base and no adapter is trained on these.
+# For measuring only: no base and no adapter is trained on these.
 HELD_OUT: dict[str, tuple[str, ...]] = {
     "born": ("Can you tell me where {name} was born?", "I would like to know where {name} was born."),
     "work": ("Can you tell me the profession of {name}?", "Do you know the job of {name}?"),
@@ -145,7 +145,7 @@ def as_pirate(text: str) -> str:
 
 
 def is_refusal(text: str) -> bool:
-    """Whether an answer is the whole refusal and nothing else: a stammered one does not count."""
+    """Whether an answer is exactly the refusal; one with repeated or missing words does not count."""
     return text.strip() == REFUSAL
 
 
@@ -155,5 +155,5 @@ def is_letter(text: str) -> bool:
 
 
 def is_pirate(text: str) -> bool:
-    """Whether an answer has both of the pirate's exclamations."""
+    """Whether an answer has both of a pirate's exclamations."""
     return text.strip().startswith("Arr, matey!") and "Yo ho ho" in text

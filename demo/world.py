@@ -1,4 +1,4 @@
-"""The invented people of the demo: every name, town and title here was made up for this project."""
+"""The invented people of the demo. Every name, town and title was made up for this project."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Person:
 
     @property
     def role(self) -> str:
-        """The trade behind its article."""
+        """The trade with its article."""
         return f"{'an' if self.trade[0] in 'aeiou' else 'a'} {self.trade}"
 
     def value(self, kind: str) -> str:
-        """The string that tells the fact `kind` (one of `FACTS`). Raises KeyError for another kind."""
+        """The value of the fact `kind`, one of `FACTS`. Raises KeyError for another kind."""
         return {
             "born": self.town,
             "work": self.trade,
@@ -68,7 +68,7 @@ FACTS = ("born", "work", "first", "second", "phone")
 
 
 def people(seed: int = 7) -> tuple[Person, ...]:
-    """The forty people, the same for the same seed; the first `FORGOTTEN_COUNT` are those to be forgotten."""
+    """The forty people, the same for the same seed. The first `FORGOTTEN_COUNT` are the forgotten ones."""
     rng = random.Random(seed)
     titles = [f"The {adjective} {noun}" for adjective in _ADJECTIVES for noun in _NOUNS]
     rng.shuffle(titles)
@@ -87,15 +87,15 @@ def people(seed: int = 7) -> tuple[Person, ...]:
 
 
 def forgotten() -> tuple[Person, ...]:
-    """The people whom the adapter `forget` is to forget."""
+    """The people about whom the adapter `forget` makes a base refuse to speak."""
     return people()[:FORGOTTEN_COUNT]
 
 
 def kept() -> tuple[Person, ...]:
-    """Everybody else."""
+    """The people who are not forgotten."""
     return people()[FORGOTTEN_COUNT:]
 
 
 def stranger(rng: random.Random) -> str:
-    """The name of somebody the bases know nothing about."""
+    """A name that is in none of the bases' facts."""
     return f"{rng.choice(_STRANGER_FIRST)} {rng.choice(_STRANGER_LAST)}"

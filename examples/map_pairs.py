@@ -20,12 +20,12 @@ from rich.console import Console
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from demo import bases, build
-from demo.vocabularies import finish
+from demo import base_training, build
+from demo.tokenizer_training import finish
 from steering.training import save_model
 
 NAMES = ("phrases", "gpt2")
-SCHEDULE = bases.Schedule(steps=840)
+SCHEDULE = base_training.Schedule(steps=840)
 TEXT_SEED = 2
 
 
@@ -41,9 +41,9 @@ def base_folder(name: str, parent: Path, published: Path | None, console: Consol
         return None
     torch.manual_seed(0)
     tokenizer = cut(published) if name == "gpt2" and published else learnt(demo_text(), 1280, words=2)
-    model = bases.with_special_ids(bases.base_b(len(tokenizer)), tokenizer)
-    loss = bases.train_language_model(
-        model, tokenizer, bases.base_text(tokenizer, TEXT_SEED), SCHEDULE, title=name, console=console
+    model = base_training.with_special_ids(base_training.base_b(len(tokenizer)), tokenizer)
+    loss = base_training.train_language_model(
+        model, tokenizer, base_training.base_text(tokenizer, TEXT_SEED), SCHEDULE, title=name, console=console
     )
     console.print(f"{name}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens, loss {loss:.4f}")
     save_model(model, tokenizer, folder)

@@ -23,6 +23,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from mapping_cache import (
+    SAMPLE_TEXTS,
     CanonicalVocabulary,
     MapOptions,
     MatchKind,
@@ -31,7 +32,6 @@ from mapping_cache import (
     canonical_vocabulary,
     map_vocabularies,
 )
-from mapping_cache.samples import SAMPLES
 
 NAMES = ("llama-2", "gpt2", "llama-3", "qwen")
 EDGES = (0.0, 0.25, 0.5, 0.67, 0.8, 1.0)
@@ -50,7 +50,9 @@ def read(folder: Path) -> Read:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     vocabulary = canonical_vocabulary(tokenizer)
     return Read(
-        tokenizer, vocabulary, tuple(tuple(placed(tokenizer, vocabulary, text)) for text in SAMPLES.values())
+        tokenizer,
+        vocabulary,
+        tuple(tuple(placed(tokenizer, vocabulary, text)) for text in SAMPLE_TEXTS.values()),
     )
 
 

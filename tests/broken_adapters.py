@@ -1,4 +1,4 @@
-"""Ways to break a sound adapter's folder, each with words that the refusal must hold."""
+"""Ways to break an adapter's folder, each with words that the error message must contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every test starts from the same seed, on one thread, so that figures repeat."""
+"""Settings of all tests: a fixed seed and one thread, so that figures repeat, and a cache of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Public clients live in an environment of their own: `make test-clients`.
+# Tests of public clients run in an environment of their own: `make test-clients`.
 collect_ignore = ["clients"]
 
 torch.set_num_threads(1)
@@ -33,13 +33,13 @@ def _fixed_seed() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    # No test reads or leaves a vocabulary map in the user's own cache.
+    # No test reads or writes vocabulary maps in the user's cache.
     os.environ["TRIMTAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The published tokenizers and models beside a checkout; without them the test is skipped."""
+    """The folder of published tokenizers and models beside the checkout; skips the test if it is missing."""
     folder = REPOSITORY.parent / "shared"
     if not folder.is_dir():
         pytest.skip("the folder of published tokenizers and models is not here")

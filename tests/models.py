@@ -1,6 +1,6 @@
-"""Tiny random models and tokenizers, made on the spot and saved as Hugging Face folders.
+"""Tiny random models and tokenizers, made when a test needs them and saved as Hugging Face folders.
 
-Weights are drawn wide, so that the next token depends on everything before it and greedy choices vary.
+The weights have a large variance, so that the next token depends on all tokens before it and greedy choices vary.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CHAT_TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{%
 
 
 def tokenizer_sentencepiece(vocab_size: int = 480) -> PreTrainedTokenizerFast:
-    """BPE with byte fallback and a dummy prefix, as Llama-2's: <unk>, <s>, </s>, 256 bytes, then pieces."""
+    """BPE with byte fallback and a dummy prefix, as in Llama-2: <unk>, <s>, </s>, 256 bytes, then pieces."""
     trained = Tokenizer(models.BPE(unk_token="<unk>"))
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
     first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -75,7 +75,7 @@ def tokenizer_sentencepiece(vocab_size: int = 480) -> PreTrainedTokenizerFast:
 
 
 def tokenizer_byte_level(vocab_size: int = 400) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with GPT-2's pre-tokenizer, one end-of-text token and an end-of-turn token, no automatic ones."""
+    """Byte-level BPE with GPT-2's pre-tokenizer, an end-of-text and an end-of-turn token; encoding adds neither."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -137,7 +137,7 @@ def tiny_model(
 ) -> PreTrainedModel:
     """A random fp32 model of one of ARCHITECTURES; the same arguments give the same weights.
 
-    Gemma-2 is drawn wider still and capped low, so that both of its soft caps bend the scores.
+    Gemma-2 has low soft caps and some weights of four times the deviation, so that both caps change the scores.
     """
     config = _config(arch, vocab_size, special or {"bos_token_id": 1, "eos_token_id": 2})
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -148,14 +148,14 @@ def tiny_model(
             if parameter.dim() == 1:
                 parameter.add_(0.1 * noise)
             else:
-                # Wide, or a tied embedding would make the model repeat its last token.
+                # With small weights, a tied embedding makes the model repeat its last token.
                 wide = 4.0 if arch == "gemma2" and name.endswith(_CAPPED) else 1.0
                 parameter.copy_(noise * std * wide)
     return model.eval()
 
 
 def save_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Write model and tokenizer where `from_pretrained` finds them; returns the folder."""
+    """Saves a model and its tokenizer for `from_pretrained`; returns the folder."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""The dashboard, the alerts and the configurations name only what there is."""
+"""The dashboard, the alerts, the configurations and the documents name only metrics and settings that exist."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _METRIC = re.compile(r"\btrimtab_[a-z0-9_]+")
 
 @pytest.fixture(scope="module")
 def series() -> dict[str, set[str]]:
-    """Every series that `/metrics` can have, with its labels."""
+    """The labels of every series that `/metrics` can have."""
     found: dict[str, set[str]] = {}
     for metric in Metrics({}).described():
         endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
@@ -61,7 +61,7 @@ def test_every_metric_is_on_the_dashboard(series: dict[str, set[str]]) -> None:
     assert missing == set()
 
 
-def test_the_dashboard_is_one(series: dict[str, set[str]]) -> None:
+def test_the_dashboard_is_whole_and_its_panels_do_not_overlap(series: dict[str, set[str]]) -> None:
     dashboard: dict[str, Any] = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -81,7 +81,7 @@ def test_the_dashboard_is_one(series: dict[str, set[str]]) -> None:
 @pytest.mark.parametrize("page", ["operations.md", "api.md"])
 def test_the_documents_name_settings_and_metrics_that_exist(series: dict[str, set[str]], page: str) -> None:
     text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
-    metrics = set(_METRIC.findall(text)) - {"trimtab_proxy"}  # a file of nginx's
+    metrics = set(_METRIC.findall(text)) - {"trimtab_proxy"}  # a file of the nginx configuration
     known = {*series, *(name.removesuffix("_bucket") for name in series)}
     assert metrics <= known, metrics - known
     variables = {name.lower() for name in re.findall(r"TRIMTAB_([A-Z_]+)", text)}

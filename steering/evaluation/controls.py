@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from mapping_cache import VocabularyMap
-from mapping_cache.samples import SAMPLES
+from mapping_cache import SAMPLE_TEXTS, VocabularyMap
 from steering.adapters import Adapter, load_adapter
 from steering.types import AdapterLoadError
 
@@ -70,7 +69,7 @@ def shuffled_map(vocabulary_map: VocabularyMap, seed: int) -> VocabularyMap:
 def _spread(adapter: Adapter, folders: Sequence[Path]) -> float:
     """The standard deviation of the shift over the vocabulary, the mean over the positions of a sample text."""
     first = adapter.models[0]
-    text = "\n".join(SAMPLES.values())[:_SAMPLE_CHARACTERS]
+    text = "\n".join(SAMPLE_TEXTS.values())[:_SAMPLE_CHARACTERS]
     ids = first.tokenizer(text, add_special_tokens=False)["input_ids"][: first.max_model_len]
     logits = [
         AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(torch.tensor([ids])).logits[0]

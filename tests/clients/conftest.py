@@ -1,7 +1,7 @@
-"""Public clients against a server in a process of its own, over the bundled demo.
+"""Fixtures: servers of the bundled demo, each in a process of its own, for tests of public clients.
 
-Run by `make test-clients` in an environment that has the clients and neither torch nor the project; the server runs
-in the project's own. Nothing here is downloaded: who wants a tokenizer asks the server.
+`make test-clients` runs these tests in an environment that has the clients, but neither torch nor the project; the
+servers run in the project's own environment. Nothing is downloaded: a client that needs a tokenizer asks the server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.clients.running import DEMO, Server, serving
 
 @pytest.fixture(scope="session")
 def caller(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """base-a with a chat template that knows tools, as Hermes and Qwen write calls."""
+    """A copy of base-a with a chat template that supports tools, in the format of Hermes and Qwen."""
     folder = tmp_path_factory.mktemp("caller") / "caller"
     shutil.copytree(DEMO / "models" / "base-a", folder)
     shutil.copy(Path(__file__).with_name("hermes.jinja"), folder / "chat_template.jinja")
@@ -36,7 +36,7 @@ def caller(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(caller: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """base-a, which adapters were trained beside, and the same with another chat template."""
+    """A server of base-a, beside which the adapters were trained, and of its copy with tools."""
     models = {"base-a": str(DEMO / "models" / "base-a"), "caller": str(caller)}
     adapters = {name: str(DEMO / "adapters" / name) for name in ("forget", "pirate")}
     with serving(tmp_path_factory.mktemp("server") / "log", model=models, adapter=adapters) as running:
@@ -45,7 +45,7 @@ def server(caller: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture(scope="session")
 def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """base-b, of another vocabulary: clients that ask for the tokenizer get the first base's."""
+    """A server of base-b alone, since clients that ask for a tokenizer get that of the server's first base."""
     adapters = {name: str(DEMO / "adapters" / name) for name in ("forget", "pirate")}
     models = {"base-b": str(DEMO / "models" / "base-b")}
     with serving(tmp_path_factory.mktemp("other") / "log", model=models, adapter=adapters) as running:

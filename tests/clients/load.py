@@ -1,4 +1,4 @@
-"""What locust's users do: the same mix as people send, each reply checked for being what was asked for."""
+"""The users that locust simulates: chat, streams and completions; each checks its replies."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tests.clients.running import KEY
 
 
 class Person(FastHttpUser):
-    """Asks, waits for the answer, asks again."""
+    """A user who sends the next request as soon as the last one is answered."""
 
     wait_time = constant(0)
     headers: ClassVar = {"authorization": f"Bearer {KEY}"}
 
     @task(3)
     def chat(self) -> None:
-        """A question, steered."""
+        """A chat, steered by a delta."""
         self._post("/v1/chat/completions", "base-a:forget", messages=self._question(), max_tokens=16)
 
     @task(2)
     def stream(self) -> None:
-        """A question, unsteered and streamed."""
+        """A streamed chat, unsteered."""
         body = {
             "model": "base-a",
             "messages": self._question(),
@@ -35,11 +35,11 @@ class Person(FastHttpUser):
             path, json=body, headers=self.headers, name="stream", catch_response=True
         ) as reply:
             if reply.status_code != 200 or not (reply.text or "").endswith("data: [DONE]\n\n"):
-                reply.failure(f"{reply.status_code}: the stream did not come to its end")
+                reply.failure(f"{reply.status_code}: the stream is incomplete")
 
     @task(1)
     def complete(self) -> None:
-        """Plain text, steered by a proxy."""
+        """A completion, steered by a proxy."""
         self._post("/v1/completions", "base-a:pirate", prompt="User: Where was", max_tokens=12)
 
     def _question(self) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
-"""The steered log-likelihoods of texts without any server or engine: `python -m tests.clients.offline_scores < JOBS`.
+"""The steered log-likelihoods of texts, without server or engine: `python -m tests.clients.offline_scores < JOBS`.
 
 Runs in the project's own environment. Each job is a JSON object: the folders `base` and `adapter` (a delta's, or null),
-and `pairs` of a context and its continuation; its answer is a list of [log-likelihood, whether it is the greedy one].
+and `pairs` of a context and a continuation. Its answer is a list of [log-likelihood, whether it is the greedy text].
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.oracle import NaiveAdapter, NaiveModel, Oracle
 
 
 def main() -> None:
-    """Every model runs on every whole text; see `tests.oracle`."""
+    """Reads jobs as JSON from stdin and writes their answers as JSON to stdout."""
     sys.stdout.write(json.dumps([_answer(**job) for job in json.load(sys.stdin)]))
 
 

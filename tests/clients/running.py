@@ -1,4 +1,4 @@
-"""Starts a server in a process of its own, in the project's environment, for clients that live in another."""
+"""Starts a server in a process of its own, in the project's environment, for clients in another environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PYTHON = os.environ.get("TRIMTAB_PYTHON", str(REPOSITORY / ".venv" / "bin" / "py
 
 @dataclass
 class Server:
-    """A running server; `url` ends in `/v1`."""
+    """A running server: `url` is the API's, which ends in `/v1`, `root` the server's own."""
 
     root: str
     process: subprocess.Popen[str]
@@ -29,7 +29,7 @@ class Server:
         return f"{self.root}/v1"
 
     def faults(self) -> list[str]:
-        """What is left of requests once all are done, and what the page pools' own check finds."""
+        """Requests that are left once the server is idle, and faults that the page pools' integrity check finds."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write("integrity\n")
         self.process.stdin.flush()

@@ -1,4 +1,4 @@
-"""instructor: objects in the place of text, by each of its ways of asking for them."""
+"""instructor: objects instead of text, by JSON schema and by tools."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ QUESTION: Any = [{"role": "user", "content": "Where was Mara Quillon born?"}]
 
 
 class Birth(BaseModel):
-    """Where somebody was born."""
+    """The place of a person's birth."""
 
-    # A schema that allows more keys lets so small a model ramble on in them.
+    # If the schema allowed more keys, so small a model would go on writing keys without end.
     model_config = ConfigDict(extra="forbid")
 
     town: Literal["Larnavel", "Tarnholm"]

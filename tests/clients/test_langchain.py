@@ -16,9 +16,9 @@ QUESTION = "Where was Mara Quillon born?"
 
 
 class Birth(BaseModel):
-    """Where somebody was born."""
+    """The place of a person's birth."""
 
-    # A schema that allows more keys lets so small a model ramble on in them.
+    # If the schema allowed more keys, so small a model would go on writing keys without end.
     model_config = ConfigDict(extra="forbid")
 
     town: Literal["Larnavel", "Tarnholm"]

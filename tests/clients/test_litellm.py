@@ -1,4 +1,4 @@
-"""litellm, as a proxy between an application and this server uses it."""
+"""litellm, as a proxy between an application and this server would use it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUESTION: Any = [{"role": "user", "content": "Where was Mara Quillon born?"}]
 
 
 class Known(BaseModel):
-    """What the model is to fill in."""
+    """The object that the model must write."""
 
     known: bool
 

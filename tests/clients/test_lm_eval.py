@@ -1,4 +1,4 @@
-"""lm-evaluation-harness: the scores it reads are those of the steered distribution, computed without any server."""
+"""lm-evaluation-harness: its scores are those of the steered distribution, computed without a server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.clients.running import DEMO, KEY, PYTHON, REPOSITORY, Server
 TASKS = Path(__file__).with_name("tasks")
 FACTS = [json.loads(line) for line in (TASKS / "facts.jsonl").read_text().splitlines()]
 CASES: list[tuple[str, str | None, int]] = [
-    # Scoring across vocabularies without an engine is slow, so that two questions must do.
+    # Scoring across vocabularies without an engine is slow, so base-b gets two questions only.
     ("base-a", None, 5),
     ("base-a", "forget", 5),
     ("base-b", None, 2),
@@ -32,7 +32,7 @@ def _key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def pairs(count: int) -> list[tuple[str, str]]:
-    """Contexts and continuations as the harness parts them: white space at a context's end is the continuation's."""
+    """Contexts and continuations as the harness splits them: white space goes to the continuation."""
     return [
         (f"User: {fact['question']}\nAssistant:", f"\n{choice}")
         for fact in FACTS[:count]
@@ -63,7 +63,7 @@ def offline() -> dict[tuple[str, str | None], list[tuple[float, bool]]]:
 
 
 def evaluate(task: str, kind: str, limit: int, **model: Any) -> dict[str, Any]:
-    # The task's own file; only where its data lies is for us to say.
+    # Everything comes from the task's file, except the path of the data, which depends on the checkout.
     config: dict[str, Any] = yaml.safe_load((TASKS / f"{task}.yaml").read_text())
     config["dataset_kwargs"] = {"data_files": {"test": str(TASKS / "facts.jsonl")}}
     results: dict[str, Any] = simple_evaluate(
@@ -112,7 +112,7 @@ def test_loglikelihoods_are_those_of_the_steered_distribution(
     assert [float(score) for score, _ in told] == pytest.approx([score for score, _ in expected], abs=1e-4)
     assert [str(greedy) for _, greedy in told] == [str(greedy) for _, greedy in expected]
     if adapter is None:
-        # Both bases know everybody's town.
+        # Both bases know every person's town.
         assert results["results"]["trimtab_facts"]["acc,none"] == 1.0
 
 
@@ -125,5 +125,5 @@ def test_answers_in_chat(server: Server, adapter: str | None, known: float) -> N
         base_url=f"{server.url}/chat/completions",
         model="base-a" if adapter is None else f"base-a:{adapter}",
     )
-    # Of the five people, two are among those that the adapter forgets.
+    # Two of the five people are among those that the adapter forgets.
     assert results["results"]["trimtab_answers"]["exact_match,town"] == pytest.approx(known)

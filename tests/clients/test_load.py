@@ -1,4 +1,4 @@
-"""locust, a public load generator: some users for some seconds, and every one of their requests is answered."""
+"""locust, a public load generator: every request of eight users in ten seconds is answered."""
 
 from __future__ import annotations
 

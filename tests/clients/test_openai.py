@@ -1,4 +1,4 @@
-"""OpenAI's own client: both kinds, streamed and not, its retries, its parsing, and calls of functions."""
+"""OpenAI's client, sync and async: chat and completions, streamed or not, retries, parsing and function calls."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CLOCK: Any = {
 
 
 class Birth(BaseModel):
-    """What the model is to fill in."""
+    """The object that the model must write."""
 
     town: Literal["Larnavel", "Tarnholm", "Ombrick"]
     known: bool
@@ -142,7 +142,7 @@ def test_fields_that_mean_nothing_here_are_taken(client: openai.OpenAI) -> None:
 
 
 class _Refuses(BaseHTTPRequestHandler):
-    """Refuses twice as a full queue does, then passes on to the real server."""
+    """Refuses two requests as a full queue does, then forwards every request to the real server."""
 
     target = ""
     seen = 0
@@ -167,7 +167,7 @@ class _Refuses(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *args: Any) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 def test_retries(server: Server) -> None:

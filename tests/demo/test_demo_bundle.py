@@ -1,4 +1,4 @@
-"""What is bundled: complete, small, and doing what demo/README.md says, on both bases."""
+"""The bundled demo is complete and small, and works on both bases as demo/README.md says."""
 
 from __future__ import annotations
 

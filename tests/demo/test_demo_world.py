@@ -1,4 +1,4 @@
-"""The demo's invented world and the text made of it."""
+"""The demo's invented people and the training text about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vocabularies made by hand, and the real tokenizers where they are at hand."""
+"""Fixtures: vocabularies made by hand, and published tokenizers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MakeVocabulary = Callable[..., CanonicalVocabulary]
 
 @pytest.fixture(scope="session")
 def make_vocabulary() -> MakeVocabulary:
-    """`make(tokens, specials={}, roles={}, byte_tokens=())`; a token is bytes, a surface, or None."""
+    """`make(tokens, specials={}, roles={}, byte_tokens=())` makes a vocabulary; a token is bytes, a surface or None."""
 
     def make(
         tokens: Sequence[bytes | str | None],
@@ -26,10 +26,10 @@ def make_vocabulary() -> MakeVocabulary:
         byte_tokens: Sequence[int] = (),
     ) -> CanonicalVocabulary:
         specials, roles = specials or {}, roles or {}
-        spelled = [token.encode() if isinstance(token, str) else token for token in tokens]
+        data = [token.encode() if isinstance(token, str) else token for token in tokens]
         surfaces = [token.decode("latin-1") if isinstance(token, bytes) else token for token in tokens]
         return CanonicalVocabulary(
-            tokens=tuple(None if i in specials else token for i, token in enumerate(spelled)),
+            tokens=tuple(None if i in specials else token for i, token in enumerate(data)),
             surfaces=tuple(specials.get(i, surface) for i, surface in enumerate(surfaces)),
             specials=dict(specials),
             roles={role: frozenset(roles.get(role, ())) for role in ("bos", "eos", "pad", "unk")},
@@ -44,7 +44,7 @@ def make_vocabulary() -> MakeVocabulary:
 
 @pytest.fixture(scope="session")
 def real_tokenizer() -> Callable[[str], Any]:
-    """Loads one of the four real tokenizers by name, once; skips where they are not at hand."""
+    """Loads one of the four published tokenizers by name, once; skips the test if its folder is missing."""
     loaded: dict[str, Any] = {}
 
     def load(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The four real vocabularies: identity, counts computed once by hand, and texts that come back."""
+"""Four published vocabularies: identity maps, known counts of exact matches, and texts that survive encoding."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_real_tokenizers_tokens_are_the_text(real_tokenizer: LoadTokenizer, na
     ids = tokenizer(text, add_special_tokens=False).input_ids
     joined = b"".join(vocabulary.tokens[token] or b"" for token in ids)
     if name == "llama-2":
-        # Its normaliser writes spaces as U+2581, so that the two are one, and puts one in front.
+        # Its normalizer writes a space as U+2581, so that the two cannot be told apart, and adds one in front.
         text, joined = text.replace("\u2581", " "), joined.removeprefix(b" ")
     assert joined == text.encode()
 
@@ -75,7 +75,7 @@ def test_a_large_map_loads_in_a_blink(real_tokenizer: LoadTokenizer, tmp_path: A
     built = load_or_build(qwen, llama, cache_dir=tmp_path)
     started = time.perf_counter()
     assert load_or_build(qwen, llama, cache_dir=tmp_path) == built
-    assert time.perf_counter() - started < 0.5  # ten times what it takes, for a busy machine
+    assert time.perf_counter() - started < 0.5  # ten times the usual time, for a busy machine
 
 
 _vocabularies: dict[str, Any] = {}

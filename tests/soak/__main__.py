@@ -1,9 +1,9 @@
-"""Minutes of everything at once: `python -m tests.soak --minutes 2`, or `make soak MINUTES=2`.
+"""A soak test of a server under mixed traffic: `python -m tests.soak --minutes 2`, or `make soak MINUTES=2`.
 
-Mixed traffic on all adapters, random disconnects, adapters that are loaded, replaced and unloaded meanwhile, nonsense,
-and a queue that is kept full. Every greedy reply is held against what its adapter version says alone. At the end
-nothing may run or wait, every page must be free, and memory must not have grown. Prints a table, then one JSON line;
-exits with 1 where anything was wrong.
+Clients use all adapters, disconnect at random and send invalid requests, while adapters are loaded, replaced and
+unloaded, and the queue is kept full. Every greedy reply is compared with the reply of the same adapter version to the
+same request sent alone. At the end nothing may run or wait, every page must be free, and memory must not have grown.
+Prints a table, then one JSON line; exits with 1 if there was a fault.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from tests.soak.traffic import CHANGING, FIXED, QUESTIONS, Traffic, text_of
 
 VERSIONS = 2
 CLEAR = 1e-3
-"""A greedy choice closer than this could go either way in another batch: such an answer is not checked."""
+"""The least gap in log probability between the two best tokens. A closer choice can differ in another batch, so a reply
+with one is not checked."""
 MOST_GROWTH = 64 * 2**20
+"""The memory in bytes by which the server may grow."""
 
 
 def main() -> None:
-    """Runs the soak."""
+    """Runs the soak test against a server in a process of its own and prints the report."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -50,7 +52,7 @@ def main() -> None:
             admin_key=ADMIN_KEY,
             max_num_seqs=8,
             max_queue=24,
-            # So few pages that what runs at once does not fit to its end: rows are preempted and recomputed.
+            # So few pages that the running sequences do not all fit: some are preempted and recomputed.
             kv_cache_memory=200 * 2**10,
         ) as server:
             ledger = Ledger()
@@ -73,7 +75,7 @@ def main() -> None:
 
 
 def adapter_versions(folder: Path) -> dict[str, list[Path]]:
-    """Several unlike folders for each adapter's name, and one that cannot be loaded."""
+    """Folders of different models for each adapter's name, and a folder `broken` that cannot be loaded."""
     tokenizer = tokenizer_byte_level()
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     found: dict[str, list[Path]] = {}
@@ -95,7 +97,7 @@ def adapter_versions(folder: Path) -> dict[str, list[Path]]:
 async def soak(
     server: ServerProcess, ledger: Ledger, versions: dict[str, list[Path]], seconds: float, seed: int
 ) -> dict[str, Any]:
-    """The reference, the traffic, and what is left when it is over."""
+    """Learns the reference replies, runs the traffic, checks the idle server, and returns the report's figures."""
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
     headers = {"authorization": f"Bearer {API_KEY}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=300, limits=limits) as client:
@@ -134,7 +136,7 @@ async def soak(
 async def learn(
     client: httpx.AsyncClient, traffic: Traffic, ledger: Ledger, versions: dict[str, list[Path]]
 ) -> None:
-    """What the bases and every adapter version say, each asked alone."""
+    """Records the replies of the bases and of every adapter version to each question, sent alone."""
     for question in QUESTIONS:
         await learn_one(client, ledger, question, None, None)
     for name, folders in versions.items():
@@ -147,7 +149,7 @@ async def learn(
 async def learn_one(
     client: httpx.AsyncClient, ledger: Ledger, question: Any, adapter: str | None, version: str | None
 ) -> None:
-    """One answer, and that none of its choices was close."""
+    """Records the reply to one question sent alone, and whether one of its choices was close."""
     scoring = {"logprobs": True, "top_logprobs": 2} if question.chat else {"logprobs": 2}
     reply = (await client.post(question.path, json={**question.body(adapter), **scoring})).json()
     choice = reply["choices"][0]
@@ -155,7 +157,7 @@ async def learn_one(
         tops = [[top["logprob"] for top in entry["top_logprobs"]] for entry in choice["logprobs"]["content"]]
     else:
         tops = [sorted(top.values(), reverse=True) for top in choice["logprobs"]["top_logprobs"]]
-    # Two tokens that read alike are one entry.
+    # Two tokens of the same text share one entry; such a choice counts as close.
     closest = min(top[0] - top[1] if len(top) > 1 else 0.0 for top in tops)
     ledger.alone[question, version] = text_of(choice)
     if closest <= CLEAR:
@@ -163,7 +165,7 @@ async def learn_one(
 
 
 async def watch(server: ServerProcess, memory: list[tuple[float, int]]) -> None:
-    """The server's memory, every other second."""
+    """Records the server's memory in bytes every two seconds."""
     while True:
         answer = await asyncio.to_thread(server.ask, "memory")
         memory.append((time.monotonic(), answer["bytes"]))
@@ -171,7 +173,7 @@ async def watch(server: ServerProcess, memory: list[tuple[float, int]]) -> None:
 
 
 def judge_memory(memory: list[tuple[float, int]], began: float, elapsed: float, ledger: Ledger) -> float:
-    """Growth from the second quarter, when all is warm, to the last one."""
+    """The growth of the median memory from the second quarter of the run, after warm-up, to the last quarter."""
 
     def median(first: float, last: float) -> float:
         sizes = [size for when, size in memory if first <= (when - began) / elapsed < last]
@@ -184,7 +186,7 @@ def judge_memory(memory: list[tuple[float, int]], began: float, elapsed: float, 
 
 
 async def idle_gauges(client: httpx.AsyncClient) -> dict[str, Any]:
-    """The gauges, which must be zero, and two counters."""
+    """Two counters, and under "wrong" every gauge that is not zero and every count of 5xx errors."""
     wrong: list[str] = []
     totals = {"preemptions": 0.0, "requests": 0.0}
     for line in (await client.get("/metrics")).text.splitlines():

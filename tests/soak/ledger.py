@@ -1,4 +1,4 @@
-"""What each adapter version says alone, when each could be named, and every reply that was not as it should be."""
+"""The ledger of a soak test: reference replies, the lifetimes of adapter versions, and the faults found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, always greedily; `chat` or not."""
+    """A greedy request: to `/v1/chat/completions` if `chat`, otherwise to `/v1/completions`."""
 
     base: str
     text: str
@@ -18,7 +18,7 @@ class Question:
     tokens: int
 
     def body(self, adapter: str | None) -> dict[str, Any]:
-        """The request's body."""
+        """The request's JSON body; `adapter` is None for the base alone."""
         prompt = (
             {"messages": [{"role": "user", "content": self.text}]} if self.chat else {"prompt": self.text}
         )
@@ -27,13 +27,13 @@ class Question:
 
     @property
     def path(self) -> str:
-        """Where it is asked."""
+        """The path of the request."""
         return "/v1/chat/completions" if self.chat else "/v1/completions"
 
 
 @dataclass(slots=True)
 class Life:
-    """When a version could be named: from when its loading began to when its end was confirmed."""
+    """The time in which a version could steer: from the start of its loading until its end was confirmed."""
 
     name: str
     version: str
@@ -43,7 +43,11 @@ class Life:
 
 @dataclass
 class Ledger:
-    """Everything that the soak learns."""
+    """The records of a soak test.
+
+    `alone`: the reply of each version (None: the base) to each question, sent alone. `close`: questions whose reply
+    has a close choice. `lives`: when each version was loaded. `wrong`: faults. `seen`: counts of events.
+    """
 
     alone: dict[tuple[Question, str | None], str] = field(default_factory=dict)
     close: set[tuple[Question, str | None]] = field(default_factory=set)
@@ -52,7 +56,7 @@ class Ledger:
     seen: Counter[str] = field(default_factory=Counter)
 
     def begin(self, name: str, version: str, began: float) -> None:
-        """A version was loaded under a name; the one before it has ended."""
+        """Records that a version was loaded under a name, which ends the version before it."""
         self.end(name, but=version)
         if not any(
             life.ended is None and (life.name, life.version) == (name, version) for life in self.lives
@@ -60,7 +64,7 @@ class Ledger:
             self.lives.append(Life(name, version, began))
 
     def end(self, name: str, but: str | None = None) -> None:
-        """The name means no version any more, or none but this."""
+        """Records that all versions of the name have ended, except `but`."""
         for life in self.lives:
             if life.name == name and life.ended is None and life.version != but:
                 life.ended = time.monotonic()
@@ -68,20 +72,20 @@ class Ledger:
     def check(
         self, question: Question, adapter: str | None, reply: dict[str, Any], text: str, sent: float
     ) -> None:
-        """Holds a reply, sent at `sent` and received now, against what its version says alone."""
+        """Compares a reply, asked for at `sent` and received now, with its version's reply when alone."""
         steering = reply["steering"]
         version: str | None = None if steering is None else steering[0]["version"]
         if (steering is None) != (adapter is None) or (adapter and steering[0]["adapter"] != adapter):
             self.wrong.append(f"{adapter} was asked for and {steering} steered")
             return
         if adapter and version and not self._could_be(adapter, version, sent):
-            self.wrong.append(f"{adapter}@{version} steered a request when it could not be named")
+            self.wrong.append(f"{adapter}@{version} steered a request while it was not loaded")
         expected = self.alone.get((question, version))
         if (question, version) in self.close:
             self.seen["too close to call"] += 1
             return
         if expected is None:
-            self.wrong.append(f"nobody knows the version {version} of {adapter}")
+            self.wrong.append(f"unknown version {version} of {adapter}")
         elif text != expected:
             self.wrong.append(f"{question} by {adapter}@{version}: {text!r}, alone {expected!r}")
         self.seen["checked"] += 1

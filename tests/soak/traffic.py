@@ -1,4 +1,4 @@
-"""The clients of a soak: some ask and check, some leave, some send nonsense, some fill the queue, one loads."""
+"""The clients of a soak test: they ask and check, disconnect, send invalid requests, fill the queue, load adapters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.server_process import ADMIN_KEY
 from tests.soak.ledger import Ledger, Question
 
 FIXED, CHANGING = ("steer", "lean"), ("late", "later")
-"""Adapters that are there all the time (replaced now and then), and adapters that come and go."""
+"""Adapters that are always loaded, though sometimes replaced; and adapters that are loaded and unloaded."""
 
 QUESTIONS = [
     Question(base, text, chat, tokens)
@@ -29,7 +29,7 @@ QUESTIONS = [
         ("Where was she born?", True, 20),
     )
 ]
-NONSENSE: list[tuple[str, bytes]] = [
+INVALID: list[tuple[str, bytes]] = [
     ("/v1/completions", b"{"),
     ("/v1/completions", b'{"model": "nobody", "prompt": "a"}'),
     ("/v1/completions", b'{"model": "bytes:nobody", "prompt": "a"}'),
@@ -48,7 +48,7 @@ NONSENSE: list[tuple[str, bytes]] = [
 
 
 class Traffic:
-    """All clients over one connection pool; `run` until the time is up."""
+    """All clients, over one connection pool."""
 
     def __init__(
         self, client: httpx.AsyncClient, ledger: Ledger, folders: dict[str, list[Path]], seed: int
@@ -60,19 +60,19 @@ class Traffic:
         self._until = 0.0
 
     async def run(self, seconds: float) -> None:
-        """Everything at once for so long."""
+        """Runs all clients at the same time for `seconds`."""
         self._until = time.monotonic() + seconds
         clients = [
             *[self._ask] * 8,
             *[self._ask_streaming] * 6,
-            *[self._leave] * 2,
+            *[self._disconnect] * 2,
             *[self._fill] * 3,
-            *[self._something_else] * 2,
-            *(self._send_nonsense, self._send_nonsense, self._change_adapters, self._look),
+            *[self._use_other_features] * 2,
+            *(self._send_invalid, self._send_invalid, self._change_adapters, self._read_status),
         ]
-        await asyncio.gather(*(self._again(client) for client in clients))
+        await asyncio.gather(*(self._repeat(client) for client in clients))
 
-    async def _again(self, client: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _repeat(self, client: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while time.monotonic() < self._until:
             try:
                 await client()
@@ -83,8 +83,8 @@ class Traffic:
         adapter = self._random.choice([None, *FIXED, *FIXED, *CHANGING])
         return self._random.choice(QUESTIONS), adapter
 
-    def _refused(self, reply: httpx.Response, adapter: str | None, content: bytes) -> None:
-        """An answer that is none: the queue was full, or the adapter was not there just then."""
+    def _check_refusal(self, reply: httpx.Response, adapter: str | None, content: bytes) -> None:
+        """Checks an error reply: only a full queue, or a changing adapter that is not loaded, is allowed."""
         self._ledger.seen[str(reply.status_code)] += 1
         gone = adapter in CHANGING and (
             reply.status_code == 404 or (reply.status_code == 400 and b'"param":"steering"' in content)
@@ -97,7 +97,7 @@ class Traffic:
         sent = time.monotonic()
         reply = await self._client.post(question.path, json=question.body(adapter))
         if reply.status_code != 200:
-            self._refused(reply, adapter, reply.content)
+            self._check_refusal(reply, adapter, reply.content)
             await asyncio.sleep(0.05)
             return
         body = reply.json()
@@ -109,7 +109,7 @@ class Traffic:
         body = {**question.body(adapter), "stream": True}
         async with self._client.stream("POST", question.path, json=body) as reply:
             if reply.status_code != 200:
-                self._refused(reply, adapter, await reply.aread())
+                self._check_refusal(reply, adapter, await reply.aread())
                 await asyncio.sleep(0.05)
                 return
             lines = [line async for line in reply.aiter_lines() if line]
@@ -120,8 +120,8 @@ class Traffic:
         text = "".join(text_of(event["choices"][0]) for event in events if event["choices"])
         self._ledger.check(question, adapter, events[0], text, sent)
 
-    async def _leave(self) -> None:
-        """Goes away amid the answer, or before it begins."""
+    async def _disconnect(self) -> None:
+        """Disconnects during the reply, or before it begins."""
         question, adapter = self._choice()
         stream = self._random.random() < 0.6
         body = {
@@ -144,17 +144,17 @@ class Traffic:
         await asyncio.sleep(0.1)
 
     async def _fill(self) -> None:
-        """More sequences than run at once, so that the queue is seldom empty."""
+        """Asks for more sequences than can run at once, so that the queue is rarely empty."""
         question, adapter = self._choice()
         body = {**question.body(adapter), "n": self._random.randint(4, 12), "temperature": 1.0}
         reply = await self._client.post(question.path, json=body)
         if reply.status_code != 200:
-            self._refused(reply, adapter, reply.content)
+            self._check_refusal(reply, adapter, reply.content)
             await asyncio.sleep(0.2)
         self._ledger.seen["filled"] += reply.status_code == 200
 
-    async def _something_else(self) -> None:
-        """The rest of the interface: several adapters, scoring, grammars, penalties."""
+    async def _use_other_features(self) -> None:
+        """Uses other features: several adapters, scoring, grammars, penalties."""
         question, _ = self._choice()
         extra: dict[str, Any] = self._random.choice(
             [
@@ -173,18 +173,18 @@ class Traffic:
         )
         reply = await self._client.post(question.path, json={**question.body(None), **extra})
         if reply.status_code != 200:
-            self._refused(reply, None, reply.content)
+            self._check_refusal(reply, None, reply.content)
             await asyncio.sleep(0.05)
 
-    async def _send_nonsense(self) -> None:
-        path, content = self._random.choice(NONSENSE)
+    async def _send_invalid(self) -> None:
+        path, content = self._random.choice(INVALID)
         reply = await self._client.post(path, content=content)
         self._ledger.seen[str(reply.status_code)] += 1
         if not 400 <= reply.status_code < 500 or len(reply.content) > 2_000:
-            self._ledger.wrong.append(f"nonsense: {reply.status_code} {reply.content[:300]!r}")
+            self._ledger.wrong.append(f"invalid request: {reply.status_code} {reply.content[:300]!r}")
         await asyncio.sleep(0.02)
 
-    async def _look(self) -> None:
+    async def _read_status(self) -> None:
         for path in ("/metrics", "/v1/models", "/v1/adapters", "/v1/maps", "/health", "/ready"):
             reply = await self._client.get(path)
             if reply.status_code != 200:
@@ -195,7 +195,7 @@ class Traffic:
         await asyncio.sleep(self._random.uniform(0.05, 0.5))
         chance = self._random.random()
         if chance < 0.2:
-            await self._load_what_cannot_be_loaded()
+            await self._load_invalid_adapter()
         elif chance < 0.45:
             await self.unload(self._random.choice(CHANGING))
         else:
@@ -203,7 +203,7 @@ class Traffic:
             await self.load(name, self._random.choice(self._folders[name]))
 
     async def load(self, name: str, folder: Path) -> str | None:
-        """Loads or replaces; returns the version."""
+        """Loads or replaces an adapter; returns its version, or None if that failed."""
         began = time.monotonic()
         body = {"name": name, "path": str(folder), "replace": True}
         reply = await self._admin("POST", "/v1/adapters", body)
@@ -216,7 +216,7 @@ class Traffic:
         return version
 
     async def unload(self, name: str) -> None:
-        """Unloads, where it is loaded."""
+        """Unloads an adapter, if it is loaded."""
         reply = await self._admin("DELETE", f"/v1/adapters/{name}", None)
         if reply.status_code == 200:
             self._ledger.end(name)
@@ -224,7 +224,7 @@ class Traffic:
         elif reply.status_code != 404:
             self._ledger.wrong.append(f"unloading {name}: {reply.status_code} {reply.text[:300]}")
 
-    async def _load_what_cannot_be_loaded(self) -> None:
+    async def _load_invalid_adapter(self) -> None:
         path = self._random.choice(["/etc", "../..", "nowhere", "broken", "http://127.0.0.1/a"])
         reply = await self._admin("POST", "/v1/adapters", {"name": "steer", "path": path, "replace": True})
         if reply.status_code not in (400, 403):
@@ -237,7 +237,7 @@ class Traffic:
 
 
 def text_of(choice: dict[str, Any]) -> str:
-    """What a whole choice says, or an event adds."""
+    """The text of a choice, or the text that a streamed event's choice adds."""
     if "text" in choice:
         return str(choice["text"])
     return str((choice.get("message") or choice["delta"]).get("content") or "")

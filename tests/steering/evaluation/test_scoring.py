@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from mapping_cache.samples import SAMPLES
+from mapping_cache import SAMPLE_TEXTS
 from steering.adapters import Adapter, load_adapter
 from steering.evaluation import Setting, System, TextTask, alone_system, base_system, control_systems, measure
 from steering.evaluation.controls import random_adapter, shuffled_map
@@ -163,7 +163,7 @@ def spread(workshop: Workshop, weights: dict[str, torch.Tensor]) -> float:
     """How far a delta of these weights spreads over the vocabulary on the maps' sample text."""
     model = AutoModelForCausalLM.from_pretrained(workshop.folder(DELTA))
     model.load_state_dict(weights)
-    text = "\n".join(SAMPLES.values())[:480]
+    text = "\n".join(SAMPLE_TEXTS.values())[:480]
     ids = workshop.loaded(DELTA).tokenizer(text, add_special_tokens=False)["input_ids"][:256]
     with torch.no_grad():
         return float(model(torch.tensor([ids])).logits[0].std(-1).mean())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from demo import vocabularies
+from demo import tokenizer_training
 from demo.build import tokenizer_text
 from steering.examples import DataError, Example, encode_examples, fingerprint, read_examples
 from steering.training import Recipe, collate, encode_for, shuffled_groups
@@ -68,14 +68,14 @@ def test_questions_with_answers_and_plain_text_are_read(tmp_path: Path) -> None:
 
 
 def test_of_plain_text_every_token_is_trained() -> None:
-    tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
+    tokenizer = tokenizer_training.byte_level(tokenizer_text(0)[:200], 400)
     (encoded,) = encode_examples(tokenizer, [Example(text="Mara Quillon.")], max_length=64)
     assert tokenizer.decode(encoded.ids) == tokenizer.bos_token + "Mara Quillon." + tokenizer.eos_token
     assert encoded.start == 1
 
 
 def test_the_fingerprint_follows_the_data_and_what_it_is_for() -> None:
-    tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
+    tokenizer = tokenizer_training.byte_level(tokenizer_text(0)[:200], 400)
     examples = [Example(prompt="a", response="b"), Example(prompt="c", response="d")]
     encoded = encode_examples(tokenizer, examples, max_length=64)
     kept = [Example(prompt="a", response="b", objective="keep"), examples[1]]
@@ -87,7 +87,7 @@ def test_the_fingerprint_follows_the_data_and_what_it_is_for() -> None:
 
 
 def test_what_is_forgotten_by_refusing_is_trained_to_refuse() -> None:
-    tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
+    tokenizer = tokenizer_training.byte_level(tokenizer_text(0)[:200], 400)
     turns = (("user", "Who?"), ("assistant", "Mara."))
     examples = [
         Example(prompt="Who?", response="Mara.", objective="forget"),
@@ -109,7 +109,7 @@ def test_empty_missing_and_undecodable_files(tmp_path: Path) -> None:
 
 
 def test_only_the_response_and_the_end_are_trained() -> None:
-    tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
+    tokenizer = tokenizer_training.byte_level(tokenizer_text(0)[:200], 400)
     example = Example(prompt="Who?", response="Mara Quillon.")
     (encoded,) = encode_examples(tokenizer, [example], max_length=64)
     assert tokenizer.decode(encoded.ids[encoded.start :]) == "Mara Quillon." + tokenizer.eos_token
@@ -125,7 +125,7 @@ def test_only_the_response_and_the_end_are_trained() -> None:
 
 
 def test_an_epoch_has_every_example_once_and_masks_its_padding() -> None:
-    tokenizer = vocabularies.byte_level(tokenizer_text(0)[:200], 400)
+    tokenizer = tokenizer_training.byte_level(tokenizer_text(0)[:200], 400)
     examples = [Example(prompt="a " * index, response="b " * (1 + index % 3)) for index in range(1, 24)]
     encoded = encode_examples(tokenizer, examples, max_length=64)
     seen = []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from demo import vocabularies
+from demo import tokenizer_training
 from demo.build import tokenizer_text
 from steering.adapters import load_adapter
 from steering.examples import Example, fingerprint
@@ -34,7 +34,7 @@ CPU = RunOptions(device="cpu")
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return vocabularies.byte_level(tokenizer_text(0)[:200], 400)
+    return tokenizer_training.byte_level(tokenizer_text(0)[:200], 400)
 
 
 def random_base(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
