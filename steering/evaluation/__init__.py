@@ -4,7 +4,15 @@ from steering.evaluation.comparison import NOTE, Comparison, Row, compare, measu
 from steering.evaluation.report import as_json, as_table, write_picture
 from steering.evaluation.running import EvaluationError
 from steering.evaluation.setting import Setting
-from steering.evaluation.sweep import DIALS, Criterion, Sweep, SweepError, SweepResult, Trial, split
+from steering.evaluation.sweep import (
+    HYPERPARAMETERS,
+    Criterion,
+    Sweep,
+    SweepError,
+    SweepResult,
+    SweepRun,
+    split,
+)
 from steering.evaluation.systems import (
     ALONE,
     BASE,
@@ -27,7 +35,7 @@ from steering.evaluation.tofu import TofuTask, read_tofu
 __all__ = [
     "ALONE",
     "BASE",
-    "DIALS",
+    "HYPERPARAMETERS",
     "NOTE",
     "RANDOM",
     "SHUFFLED",
@@ -42,11 +50,11 @@ __all__ = [
     "Sweep",
     "SweepError",
     "SweepResult",
+    "SweepRun",
     "System",
     "Task",
     "TextTask",
     "TofuTask",
-    "Trial",
     "alone_system",
     "as_json",
     "as_table",

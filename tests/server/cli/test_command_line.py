@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from typer import BadParameter
 from typer.testing import CliRunner
 
 from server.cli.app import app
+from server.cli.options import check_bridge
 from tests.models import save_folder, tiny_model, tokenizer_byte_level
+from tests.server_process import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +44,33 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "complete", "chat", "map", "train"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "serve",
+        "complete",
+        "chat",
+        "map",
+        "bench",
+        "train",
+        "train delta",
+        "train proxy",
+        "evaluate",
+        "evaluate sweep",
+    ],
+)
 def test_every_command_has_help(command: str) -> None:
-    code, out, _ = run(command, "--help")
+    code, out, _ = run(*command.split(), "--help")
     assert code == 0
     assert "Usage" in out
+
+
+def test_help_imports_no_torch() -> None:
+    program = (
+        "import sys; from typer.main import get_command; from server.cli.app import app; get_command(app); "
+        "sys.exit(int('torch' in sys.modules or 'transformers' in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False).returncode == 0
 
 
 def test_complete_goes_on_from_the_prompt(tiny: Path) -> None:
@@ -90,3 +117,9 @@ def test_map_prints_and_writes_its_report(tiny: Path, tmp_path: Path) -> None:
     assert code == 0
     assert "same" in out
     assert json.loads((tmp_path / "report.json").read_text())["identity"] is True
+
+
+def test_only_a_known_bridge_passes() -> None:
+    assert [check_bridge(name) for name in ("map", "rescore")] == ["map", "rescore"]
+    with pytest.raises(BadParameter, match="'tunnel' is not one of map, rescore"):
+        check_bridge("tunnel")

@@ -1,16 +1,28 @@
-"""`trimtab train delta` from the command line."""
+"""`trimtab train delta` and `trimtab train proxy` from the command line."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
 import demo
 from server.cli.train import train_app
-from steering.training import CONFIDENCE
+from server.cli.training_options import (
+    ForgetLossName,
+    JobOptions,
+    KeepLossName,
+    LoraOptions,
+    PrecisionName,
+    RecipeOptions,
+    ShapeOptions,
+)
+from steering.training import CONFIDENCE, DeltaShape, Recipe, RunOptions
+from steering.training.objectives import ForgetLoss, KeepLoss
+from steering.training.recipe import Precision
 
 BASE = str(demo.demo_models()["base-a"])
 SMALL = ["--hidden-size", "16", "--layers", "1", "--heads", "2", "--intermediate-size", "16", "--epochs", "1"]
@@ -25,6 +37,19 @@ def data(tmp_path: Path) -> Path:
     ]
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return path
+
+
+def test_options_left_out_are_the_recipes_defaults() -> None:
+    assert RecipeOptions().recipe() == Recipe()
+    assert ShapeOptions().shape() == DeltaShape()
+    assert LoraOptions().lora() is None
+    assert JobOptions().run_options(Path("out")) == RunOptions(checkpoint=Path("out.checkpoint"))
+
+
+def test_options_offer_every_choice_of_the_recipe() -> None:
+    assert tuple(KeepLossName) == get_args(KeepLoss)
+    assert tuple(ForgetLossName) == get_args(ForgetLoss)
+    assert tuple(PrecisionName) == get_args(Precision)
 
 
 def test_writes_an_adapter_folder(data: Path, tmp_path: Path) -> None:
