@@ -1,4 +1,4 @@
-"""Measuring steered models through the engine itself; imported by the command line only."""
+"""Measures steered models through the engine itself. Only the command line imports it."""
 
 from steering.evaluation.comparison import NOTE, Comparison, Row, compare, measure
 from steering.evaluation.report import as_json, as_table, write_picture

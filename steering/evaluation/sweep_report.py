@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.table import Table
 
-from mapping_cache import PlotsUnavailableError
 from steering.evaluation.comparison import NOTE
+from steering.evaluation.figure import new_figure
 from steering.evaluation.sweep import Criterion, SweepResult, SweepRun
 
 _INK, _LINE, _START = "#2b2f36", "#1f6f8b", "#8a95a5"
-_COLUMNS, _DPI = 4, 130
+_COLUMNS = 4
 
 
 def run_line(run: SweepRun, criterion: Criterion) -> str:
@@ -76,15 +76,9 @@ def write_sweep_picture(result: SweepResult, criterion: Criterion, path: Path) -
 
     Raises `PlotsUnavailableError` if matplotlib is missing and OSError if the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PlotsUnavailableError("a picture needs matplotlib: pip install 'trimtab[plots]'") from error
     names = list(dict.fromkeys(run.varied for run in result.runs if run.varied))
     depth = max(1, -(-len(names) // _COLUMNS))
-    figure = Figure(figsize=(12.0, 0.6 + 2.4 * depth), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12.0, 0.6 + 2.4 * depth)
     figure.suptitle(criterion.text, color=_INK, parse_math=False)
     panels = figure.subplots(depth, _COLUMNS, squeeze=False, sharey=True).flatten()
     for axes, name in zip(panels, names, strict=False):
