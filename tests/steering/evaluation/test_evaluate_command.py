@@ -35,7 +35,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_a_steered_base_beside_its_controls(data: Path, tmp_path: Path) -> None:
+def test_a_steered_base_is_compared_with_its_controls(data: Path, tmp_path: Path) -> None:
     out, png = tmp_path / "out.json", tmp_path / "out.png"
     code, text = run(
         *("--base", OTHER, "--adapter", FORGET, "--tuned", BASE, "--data", f"mine={data}"),
@@ -57,7 +57,7 @@ def test_a_steered_base_beside_its_controls(data: Path, tmp_path: Path) -> None:
     assert "gap closed" in text and "not what a larger one" in " ".join(text.split())
 
 
-def test_json_alone_on_stdout(data: Path) -> None:
+def test_json_is_the_only_output_on_stdout(data: Path) -> None:
     code, text = run("--base", BASE, "--data", str(data), "--json", "-", "--max-tokens", "2")
     assert code == 0
     assert [row["label"] for row in json.loads(text[text.index("{") :])["rows"]] == ["base"]

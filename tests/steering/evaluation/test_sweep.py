@@ -73,7 +73,7 @@ def test_each_hyperparameter_is_varied_alone_and_the_best_setting_is_tested(
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_sweep_goes_on_where_it_was(workshop: Workshop, make_engine: MakeEngine, tmp_path: Path) -> None:
+def test_an_interrupted_sweep_continues(workshop: Workshop, make_engine: MakeEngine, tmp_path: Path) -> None:
     file, engine = tmp_path / "r.jsonl", make_engine(Tiny("llama", "bl", 3))
     first, _ = sweep(workshop, engine, file)
     whole = first.run(Setting(), HYPERPARAMETERS)
@@ -83,13 +83,13 @@ def test_a_sweep_goes_on_where_it_was(workshop: Workshop, make_engine: MakeEngin
     again, tasks = sweep(workshop, engine, file)
     assert again.run(Setting(), HYPERPARAMETERS) == whole
     assert [task.measured for part in tasks for task in part] == [0, 0]
-    # Cut off in the middle of a line.
+    # The file ends in the middle of a line.
     file.write_text("".join(lines[:3]) + lines[3][:20], encoding="utf-8")
     cut, tasks = sweep(workshop, engine, file)
     assert cut.run(Setting(), HYPERPARAMETERS) == whole
     assert file.read_text().splitlines(keepends=True) == lines
     assert sum(task.measured for part in tasks for task in part) == len(lines) - 3 + 2
-    # Cut off just before a line's end.
+    # The file ends just before a newline.
     file.write_text("".join(lines).rstrip("\n"), encoding="utf-8")
     sweep(workshop, engine, file)
     assert file.read_text() == "".join(lines)
@@ -98,7 +98,7 @@ def test_a_sweep_goes_on_where_it_was(workshop: Workshop, make_engine: MakeEngin
         sweep(workshop, engine, file)
 
 
-def test_other_data_or_another_base_is_measured_anew(
+def test_other_data_or_another_base_is_measured_again(
     workshop: Workshop, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     file, hyperparameters = tmp_path / "r.jsonl", {"alpha": (1.0,)}

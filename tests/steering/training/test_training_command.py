@@ -63,7 +63,7 @@ def test_writes_an_adapter_folder(data: Path, tmp_path: Path) -> None:
     assert (out / "model.safetensors").exists()
 
 
-def test_a_template_is_left_as_it_is_on_request(data: Path, tmp_path: Path) -> None:
+def test_confidence_1_leaves_the_template_alone(data: Path, tmp_path: Path) -> None:
     arguments = ["delta", "--base", BASE, "--data", str(data), *SMALL]
     for confidence, code in ((1, 0), (0.5, 2)):
         out = tmp_path / f"out-{confidence}"
@@ -102,7 +102,7 @@ def test_a_response_that_does_not_fit_is_named_before_any_model_is_loaded(
         assert not (tmp_path / "o").exists()
 
 
-def test_a_run_in_pieces_writes_what_a_run_in_one_writes(data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_writes_what_an_uninterrupted_one_writes(data: Path, tmp_path: Path) -> None:
     arguments = ["delta", "--base", BASE, "--forget", str(data), *SMALL[:-1], "3", "--batch-size", "1"]
     arguments += ["--forget-loss", "npo", "--device", "cpu"]
     whole, pieces = tmp_path / "a" / "out", tmp_path / "b" / "out"
