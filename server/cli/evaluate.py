@@ -1,4 +1,4 @@
-"""`trimtab evaluate`: measures what steering is worth, through the engine, in this process."""
+"""`trimtab evaluate`: measures the effect of steering, through the engine, in this process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from server.cli.evaluation_inputs import Loading, make_tasks, read_hyperparamete
 from server.cli.evaluation_options import (
     ADAPTER_OPTION,
     BASE_OPTION,
-    DataOptions,
     EngineOptions,
+    EvaluationDataOptions,
     OutputOptions,
     SeedOption,
     SettingOptions,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from steering.engine.engine import Engine
     from steering.evaluation import Comparison, Criterion, Setting, SweepResult, System
 
-evaluate_app = typer.Typer(help="Measure what steering is worth.", invoke_without_command=True)
+evaluate_app = typer.Typer(help="Measure the effect of steering.", invoke_without_command=True)
 
 
 @evaluate_app.callback()
@@ -44,7 +44,7 @@ def evaluate(
     context: typer.Context,
     base: Annotated[str | None, BASE_OPTION] = None,
     adapter: Annotated[Path | None, ADAPTER_OPTION] = None,
-    data: DataOptions,
+    data: EvaluationDataOptions,
     tuned: Annotated[
         str | None, typer.Option(help="The base tuned directly; it sets the upper end of the gap to close.")
     ] = None,
@@ -96,7 +96,7 @@ def sweep(
         Path,
         typer.Option(help="A JSON-lines file of all measurements; an interrupted sweep goes on from it."),
     ],
-    data: DataOptions,
+    data: EvaluationDataOptions,
     hyperparameter: Annotated[
         list[str] | None,
         typer.Option(

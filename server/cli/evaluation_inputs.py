@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from server.cli.evaluation_options import DataOptions, EngineOptions, TaskOptions
+from server.cli.evaluation_options import EngineOptions, EvaluationDataOptions, TaskOptions
 from server.cli.options import console as messages
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Loading:
             return load_adapter(path.resolve().name, path, device=options.device, dtype=options.dtype)
 
 
-def read_sets(options: DataOptions, limit: int | None) -> dict[str, Any]:
+def read_sets(options: EvaluationDataOptions, limit: int | None) -> dict[str, Any]:
     """The examples of each `--data` by its name, and TOFU's four sets as "tofu"; at most `limit` of each set.
 
     Reads no model. Raises `DataError` for a bad file or name and `typer.BadParameter` if there is no set.

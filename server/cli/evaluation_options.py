@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mapping_cache import DEFAULT_MIN_SIMILARITY
-from server.cli.map import FormName, MethodName
-from server.cli.options import check_bridge
+from server.cli.map import FormName, FormOption, MethodName, MethodOption, SimilarityOption
+from server.cli.options import DEVICE_OPTION, DTYPE_OPTION, Alpha, check_bridge
 
 if TYPE_CHECKING:
     from steering.evaluation import Setting
@@ -29,7 +29,7 @@ class UnmatchedChoice(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DataOptions:
+class EvaluationDataOptions:
     """The sets to measure on."""
 
     data: Annotated[
@@ -67,19 +67,13 @@ class TaskOptions:
 class SettingOptions:
     """How the adapter steers the base; None is the adapter's own value."""
 
-    alpha: Annotated[
-        float | None, typer.Option(help="The adapter's strength; by default the adapter's own.")
-    ] = None
+    alpha: Alpha = None
     bridge: Annotated[
         str | None, typer.Option(help="The bridge, such as map or rescore; by default the adapter's own.")
     ] = None
-    method: Annotated[MethodName, typer.Option(help="How the map matches tokens.")] = MethodName.pm_mined
-    form: Annotated[FormName, typer.Option(help="The form of the tokens that the map compares.")] = (
-        FormName.bytes
-    )
-    min_similarity: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Matches weaker than this get no shift.")
-    ] = DEFAULT_MIN_SIMILARITY
+    method: MethodOption = MethodName.pm_mined
+    form: FormOption = FormName.bytes
+    min_similarity: SimilarityOption = DEFAULT_MIN_SIMILARITY
     unmatched: Annotated[
         UnmatchedChoice | None,
         typer.Option(
@@ -129,6 +123,6 @@ class OutputOptions:
 class EngineOptions:
     """Where the models run, and how many requests at once."""
 
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto"
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto"
+    device: Annotated[str, DEVICE_OPTION] = "auto"
+    dtype: Annotated[str, DTYPE_OPTION] = "auto"
     max_num_seqs: Annotated[int, typer.Option(min=1, help="The most requests that run at once.")] = 32

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from server.cli.grouped_options import grouped_options
 from server.cli.loading import load_with_progress
-from server.cli.options import ConfigFile, ModelOptions, console, settings
+from server.cli.options import Alpha, ConfigFile, ModelOptions, console, fail, settings
 from server.config import Config
 from server.errors import ApiError, from_validation
 
@@ -33,9 +33,7 @@ class TargetOptions:
         str | None,
         typer.Option("--use", help="The model to use, BASE or BASE:ADAPTER; by default the first base."),
     ] = None
-    alpha: Annotated[
-        float | None, typer.Option(help="The adapter's strength; by default the adapter's own.")
-    ] = None
+    alpha: Alpha = None
 
     def fields(self, service: Service) -> dict[str, Any]:
         """The request fields `model` and `steering`."""
@@ -160,8 +158,7 @@ def _run(work: Callable[[], Any]) -> None:
     try:
         asyncio.run(work())
     except ApiError as error:
-        console.print(f"[red]{error.message}[/]", highlight=False)
-        raise typer.Exit(1) from None
+        fail(error.message, error)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

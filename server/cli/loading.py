@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from server.cli.options import console
+from server.cli.options import console, fail
 from server.config import Config
 from steering.types import AdapterLoadError, ModelLoadError
 
@@ -35,5 +34,4 @@ def load_with_progress(config: Config) -> dict[str, Engine]:
         console.print("interrupted")
         os._exit(130)
     except (AdapterLoadError, ModelLoadError) as error:
-        console.print(f"[red]{error}[/]", highlight=False)
-        raise typer.Exit(1) from None
+        fail(str(error), error)

@@ -20,7 +20,7 @@ from mapping_cache import (
     render_report,
     write_picture,
 )
-from server.cli.options import console
+from server.cli.options import console, fail
 
 
 class MethodName(StrEnum):
@@ -38,18 +38,21 @@ class FormName(StrEnum):
     surface = "surface"
 
 
+MethodOption = Annotated[MethodName, typer.Option(help="How the map matches tokens.")]
+FormOption = Annotated[FormName, typer.Option(help="The form of the tokens that the map compares.")]
+SimilarityOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Matches weaker than this get no shift.")
+]
+
+
 def map_command(
     base: Annotated[str, typer.Argument(help="The base's tokenizer: a folder or a Hugging Face id.")],
     steering: Annotated[
         str, typer.Argument(help="The steering model's tokenizer: a folder or a Hugging Face id.")
     ],
-    method: Annotated[MethodName, typer.Option(help="How the map matches tokens.")] = MethodName.pm_mined,
-    form: Annotated[
-        FormName, typer.Option(help="The form of the tokens that the map compares.")
-    ] = FormName.bytes,
-    min_similarity: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Matches weaker than this get no shift.")
-    ] = DEFAULT_MIN_SIMILARITY,
+    method: MethodOption = MethodName.pm_mined,
+    form: FormOption = FormName.bytes,
+    min_similarity: SimilarityOption = DEFAULT_MIN_SIMILARITY,
     json_file: Annotated[
         Path | None,
         typer.Option(
@@ -75,8 +78,7 @@ def map_command(
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
     except UnsupportedTokenizerError as error:
-        console.print(f"[red]{error}[/]", highlight=False)
-        raise typer.Exit(1) from None
+        fail(str(error), error)
     report = map_report(vocabulary_map, base_tokenizer, steering_tokenizer)
     if png_file is not None:
         _draw(report, png_file, base, steering)
@@ -93,8 +95,7 @@ def _draw(report: dict[str, Any], file: Path, base: str, steering: str) -> None:
     try:
         write_picture(report, file, base=_display_name(base), steering=_display_name(steering))
     except (PlotsUnavailableError, OSError) as error:
-        console.print(f"cannot draw the picture: {error}", style="red", highlight=False, markup=False)
-        raise typer.Exit(1) from None
+        fail(f"cannot draw the picture: {error}", error)
 
 
 def _display_name(name: str) -> str:
@@ -111,5 +112,4 @@ def _tokenizer(name: str) -> Any:
         return read_tokenizer(name)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        console.print(f"[red]{name}: cannot load the tokenizer: {reason}[/]", highlight=False)
-        raise typer.Exit(1) from None
+        fail(f"{name}: cannot load the tokenizer: {reason}", error)

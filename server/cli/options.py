@@ -24,8 +24,11 @@ Models = Annotated[
 Adapters = Annotated[
     list[str] | None, typer.Option("--adapter", help="An adapter to attach to every base, NAME=PATH.")
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
-Dtype = Annotated[str | None, typer.Option(help="auto, float32, float16 or bfloat16.")]
+DEVICE_OPTION = typer.Option(help="auto, cpu, cuda, cuda:1 ...")
+DTYPE_OPTION = typer.Option(help="auto, float32, float16 or bfloat16.")
+Device = Annotated[str | None, DEVICE_OPTION]
+Dtype = Annotated[str | None, DTYPE_OPTION]
+Alpha = Annotated[float | None, typer.Option(help="The adapter's strength; by default the adapter's own.")]
 MaxModelLen = Annotated[
     int | None, typer.Option(help="The maximum length of a prompt and its completion together, in tokens.")
 ]
@@ -64,7 +67,7 @@ def settings(file: Path | None, **flags: object) -> Config:
     except ValidationError as error:
         for mistake in error.errors(include_url=False):
             where = ".".join(str(part) for part in mistake["loc"])
-            console.print(f"[red]{where}:[/] {mistake['msg']}", highlight=False)
+            console.print(f"{where}: {mistake['msg']}", style="red", markup=False, highlight=False)
     except (OSError, ValueError) as error:
-        console.print(f"[red]{error}[/]", highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False)
     raise typer.Exit(2)

@@ -15,11 +15,11 @@ from server.cli.options import console as messages
 from server.cli.options import fail
 from server.cli.training_options import (
     PAUSED,
-    DataOptions,
     JobOptions,
     LoraOptions,
     RecipeOptions,
     ShapeOptions,
+    TrainingDataOptions,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def delta(
     *,
     base: Annotated[str, typer.Option(help="The frozen template base: a folder or a Hugging Face id.")],
     out: Out,
-    data: DataOptions,
+    data: TrainingDataOptions,
     shape: ShapeOptions,
     confidence: Annotated[
         float,
@@ -91,7 +91,7 @@ def proxy(
         typer.Option(help="The untuned tiny model, the pair's anti-expert: a folder or a Hugging Face id."),
     ],
     out: Out,
-    data: DataOptions,
+    data: TrainingDataOptions,
     lora: LoraOptions,
     recipe: RecipeOptions,
     job: JobOptions,
@@ -118,7 +118,7 @@ def proxy(
     _run(model, files, chosen, out, train)
 
 
-def _checked_files(out: Path, data: DataOptions) -> list[tuple[Path, Objective]]:
+def _checked_files(out: Path, data: TrainingDataOptions) -> list[tuple[Path, Objective]]:
     """The data files, after the checks that need no import of torch."""
     if find_spec("accelerate") is None or find_spec("peft") is None:
         fail("training needs accelerate and peft: pip install 'trimtab[train]'")

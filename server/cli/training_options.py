@@ -48,7 +48,7 @@ class DeviceName(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DataOptions:
+class TrainingDataOptions:
     """The data files, by the objective of their examples."""
 
     data: Annotated[

@@ -19,7 +19,7 @@ def routes_section(made: dict[str, Any]) -> Iterator[str]:
     ]
     yield "## Routes\n"
     yield from table(
-        ("route", "what", "key"),
+        ("route", "summary", "key"),
         (
             (f"[`{method} {path}`](#{_anchor(method, path)})", operation["summary"], _key(operation))
             for method, path, operation in operations

@@ -85,7 +85,7 @@ def generate(
 
 @dataclass(slots=True)
 class _Result:
-    """What the engine has returned for one request so far."""
+    """The outputs of the engine for one request, so far."""
 
     tokens: list[int] = field(default_factory=list)
     prompt: tuple[TokenLogprob | None, ...] = ()

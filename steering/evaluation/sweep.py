@@ -211,7 +211,7 @@ class Sweep:
 
     def _key(self, part: str, setting: Setting) -> str:
         """A digest of everything that a measurement depends on."""
-        what = (
+        parts = (
             self._engine.base.vocabulary.fingerprint,
             self._engine.base.dtype,
             self._weights,
@@ -219,7 +219,7 @@ class Sweep:
             setting,
             self._tasks[part],
         )
-        return hashlib.sha256(repr(what).encode()).hexdigest()[:24]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:

@@ -29,7 +29,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    # `serve` sets up the logging of its process.
+    # `serve` configures the root logger.
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
 
@@ -73,7 +73,7 @@ def test_help_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False).returncode == 0
 
 
-def test_complete_goes_on_from_the_prompt(tiny: Path) -> None:
+def test_complete_continues_the_prompt(tiny: Path) -> None:
     arguments = ("complete", "The ferry", "--model", f"m={tiny}", "--max-tokens", "5", "--device", "cpu")
     code, out, _ = run(*arguments)
     assert code == 0
@@ -97,6 +97,8 @@ def test_chat_answers_one_message_steered_or_not(tiny: Path) -> None:
         (["serve", "--model", "a=/nowhere/at/all"], 1, "/nowhere/at/all"),
         (["serve", "--config", "/nowhere.toml"], 2, "nowhere.toml"),
         (["map", "/nowhere", "/nowhere"], 1, "/nowhere"),
+        # Not read as rich's markup, where [/b] would close a tag that nobody opened.
+        (["serve", "--model", "a=/nowhere/[/b]"], 1, "/nowhere/[/b]"),
     ],
 )
 def test_mistakes_end_in_one_plain_line(arguments: list[str], code: int, words: str) -> None:
