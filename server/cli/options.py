@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn, cast, get_args
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -33,6 +33,8 @@ MaxModelLen = Annotated[
     int | None, typer.Option(help="The maximum length of a prompt and its completion together, in tokens.")
 ]
 
+_BRIDGES: tuple[BridgeName, ...] = ("map", "rescore")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
@@ -53,10 +55,10 @@ def fail(message: str, cause: BaseException | None = None) -> NoReturn:
 
 def check_bridge(name: str) -> BridgeName:
     """The bridge called `name`. Raises `typer.BadParameter` if there is no such bridge."""
-    names = get_args(BridgeName)
-    if name not in names:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(names)}", param_hint="--bridge")
-    return cast(BridgeName, name)
+    for bridge in _BRIDGES:
+        if bridge == name:
+            return bridge
+    raise typer.BadParameter(f"{name!r} is not one of {', '.join(_BRIDGES)}", param_hint="--bridge")
 
 
 def settings(file: Path | None, **flags: object) -> Config:
