@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
 from server.config import Config, load_config
-from steering.types import BridgeName
+
+if TYPE_CHECKING:
+    from steering.types import BridgeName
 
 console = Console(stderr=True)
 """For messages, on stderr; stdout carries only the output that the user asked for."""
