@@ -1,7 +1,7 @@
-"""Text to train on and to measure with: JSON lines in, token ids out.
+"""Examples for training and evaluation: read from JSON lines, encoded as token ids.
 
-A line holds `prompt` and `response` (or `question` and `answer`), or `messages` (the last one the assistant's), or
-plain `text`; and it may hold an `objective`: "learn" (the default), "keep" or "forget".
+A line holds `prompt` and `response` (or `question` and `answer`), or `messages` (the last one from the assistant), or
+plain `text`. It may also hold an `objective`: "learn" (the default), "keep" or "forget".
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ _ROLES = frozenset({"system", "user", "assistant"})
 
 
 class DataError(ValueError):
-    """Text that cannot be used; the message names the file and the line."""
+    """A text cannot be used; the message names the file and the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One conversation whose last message, or one prompt whose response, or one text of which every token counts.
+    """An example to train on or to measure.
 
-    Exactly one of `messages`, `prompt` and `text` is given; `response` belongs to `prompt`. `where` is file and line.
+    It is a conversation, of which the last message counts; a prompt with its response, of which the response counts; or
+    a plain text, of which every token counts. Exactly one of `messages`, `prompt` and `text` is given; `response`
+    belongs to `prompt`. `messages` are (role, content). `where` is the file and the line.
     """
 
     messages: tuple[tuple[str, str], ...] = ()
@@ -47,7 +49,7 @@ class Example:
 
     @property
     def reference(self) -> str:
-        """What is to be said: the response, the last message, or the text."""
+        """The text that counts: the response, the last message, or the plain text."""
         if self.text is not None:
             return self.text
         return self.messages[-1][1] if self.messages else self.response
@@ -55,7 +57,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """Token ids of prompt and response; the response starts at `start`."""
+    """The token ids of a prompt and its response; the response starts at index `start`."""
 
     ids: tuple[int, ...]
     start: int
@@ -65,7 +67,7 @@ class EncodedExample:
 def read_examples(path: Path, *, default: Objective = "learn") -> list[Example]:
     """Every example of a JSON-lines file; blank lines are skipped.
 
-    Raises `DataError` naming file and line for a line that is no example, and for an empty file.
+    Raises `DataError` naming file and line for a line that is not an example, and for an empty file.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -130,10 +132,10 @@ def _messages(value: Any) -> tuple[tuple[str, str], ...]:
 
 
 def render(tokenizer: Any, example: Example) -> tuple[str, str]:
-    """The text before what is to be said, and the text with it and the end-of-text token.
+    """The text before the response, and the whole text: the same with the response and the end-of-text token.
 
-    A prompt goes through the chat template as one user message where the tokenizer has one, and stands as plain text
-    where it has none. Raises `DataError` for messages where there is no chat template.
+    If the tokenizer has a chat template, a prompt is rendered as one user message, otherwise as plain text. Raises
+    `DataError` for messages if there is no chat template.
     """
     bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
     if example.text is not None:
@@ -152,16 +154,16 @@ def render(tokenizer: Any, example: Example) -> tuple[str, str]:
 
 
 def encode_examples(tokenizer: Any, examples: Sequence[Example], *, max_length: int) -> list[EncodedExample]:
-    """Token ids of each example, cut at `max_length`, the response ending in the end-of-text token.
+    """The token ids of each example and the end-of-text token, cut to `max_length` tokens.
 
-    Raises `DataError` naming file and line where no token of a response is left.
+    Raises `DataError` naming file and line if no token of a response is left.
     """
     rendered = [render(tokenizer, example) for example in examples]
     heads = tokenizer([head for head, _ in rendered], add_special_tokens=False)["input_ids"]
     wholes = tokenizer([whole for _, whole in rendered], add_special_tokens=False)["input_ids"]
     encoded = []
     for example, head, whole in zip(examples, heads, wholes, strict=True):
-        # The first token of a text is drawn from nothing.
+        # A text's first token has no context to be predicted from.
         start = max(common_prefix(head, whole), 1)
         if start >= min(len(whole), max_length):
             where = example.where or repr(example.reference[:40])
@@ -174,7 +176,7 @@ def encode_examples(tokenizer: Any, examples: Sequence[Example], *, max_length: 
 
 
 def encode_prompts(tokenizer: Any, examples: Sequence[Example], *, max_length: int) -> list[tuple[int, ...]]:
-    """Token ids of what comes before each example's response. Raises `DataError` for more than `max_length` of them."""
+    """The token ids before each example's response. Raises `DataError` for none, or more than `max_length`."""
     heads = tokenizer([render(tokenizer, example)[0] for example in examples], add_special_tokens=False)[
         "input_ids"
     ]
@@ -188,7 +190,7 @@ def encode_prompts(tokenizer: Any, examples: Sequence[Example], *, max_length: i
 
 
 def fingerprint(encoded: Sequence[EncodedExample]) -> str:
-    """Sixteen hex digits over the token ids, where the responses start, and the objectives, in order."""
+    """Sixteen hex digits over the token ids, the responses' starts and the objectives, in order."""
     digest = hashlib.sha256()
     for each in encoded:
         digest.update(repr((each.ids, each.start, each.objective)).encode())

@@ -1,4 +1,4 @@
-"""`trimtab bench`: the speed benchmarks of a checkout."""
+"""`trimtab bench`: runs the speed benchmarks of a source checkout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]... [OPTIONS]",
-            help=f"Of {', '.join(BENCHMARKS)}; all when none is named. Options, as --repeats 5, go to each of them.",
+            help=f"Benchmarks to run, of {', '.join(BENCHMARKS)}; by default all. "
+            "Options, such as --repeats 5, go to each of them.",
         ),
     ] = None,
 ) -> None:
@@ -30,7 +31,7 @@ def bench(
             fail(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
     for name in names:
         try:
-            # By name and late: a wheel has no benchmarks, and the server does not depend on them.
+            # Imported late, by name: an installed package has no benchmarks, and the server does not depend on them.
             module = importlib.import_module(f"benchmarks.{name}")
         except ModuleNotFoundError as error:
             if error.name not in ("benchmarks", f"benchmarks.{name}"):

@@ -1,9 +1,9 @@
-"""`trimtab evaluate`: what steering is worth, measured in process by the engine itself."""
+"""`trimtab evaluate`: measures the effect of steering, through the engine, in this process."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,220 +13,161 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mapping_cache import DEFAULT_MIN_SIMILARITY, PlotsUnavailableError
-from server.cli.evaluation_inputs import (
-    AdapterOption,
-    AlphaOption,
-    BaseOption,
-    BridgeOption,
-    DataOption,
-    DeviceOption,
-    DtypeOption,
-    FormOption,
-    JsonOption,
-    LimitOption,
-    Loading,
-    MaxTokensOption,
-    MethodOption,
-    OracleOption,
-    PatternOption,
-    PngOption,
+from mapping_cache import PlotsUnavailableError
+from server.cli.evaluation_inputs import Loading, make_tasks, read_hyperparameters, read_sets, split_sets
+from server.cli.evaluation_options import (
+    ADAPTER_OPTION,
+    BASE_OPTION,
+    EngineOptions,
+    EvaluationDataOptions,
+    OutputOptions,
     SeedOption,
-    SequencesOption,
-    SimilarityOption,
-    TofuOption,
-    TopKOption,
-    UnmatchedOption,
-    make_setting,
-    make_tasks,
-    read_dials,
-    read_sets,
-    split_sets,
+    SettingOptions,
+    TaskOptions,
 )
-from server.cli.map import FormName, MethodName
+from server.cli.grouped_options import grouped_options
 from server.cli.options import console as messages
 from server.cli.options import fail
 
 if TYPE_CHECKING:
     from steering.adapters import Adapter
     from steering.engine.engine import Engine
-    from steering.evaluation import Setting, Task
+    from steering.evaluation import Comparison, Criterion, Setting, SweepResult, System
 
-evaluate_app = typer.Typer(help="Measure what steering is worth.", invoke_without_command=True)
+evaluate_app = typer.Typer(help="Measure the effect of steering.", invoke_without_command=True)
 
 
 @evaluate_app.callback()
+@grouped_options
 def evaluate(
+    *,
     context: typer.Context,
-    base: BaseOption = None,
-    adapter: AdapterOption = None,
-    data: DataOption = None,
-    tofu: TofuOption = None,
-    oracle: OracleOption = None,
+    base: Annotated[str | None, BASE_OPTION] = None,
+    adapter: Annotated[Path | None, ADAPTER_OPTION] = None,
+    data: EvaluationDataOptions,
     tuned: Annotated[
-        str | None, typer.Option(help="The base tuned directly: the upper end of the gap that is closed.")
+        str | None, typer.Option(help="The base tuned directly; it sets the upper end of the gap to close.")
     ] = None,
     controls: Annotated[
-        bool, typer.Option(help="Measure the tiny model alone, a random adapter and a shuffled map too.")
+        bool, typer.Option(help="Also measure the tiny model alone, a random adapter and a shuffled map.")
     ] = True,
-    alpha: AlphaOption = None,
-    bridge: BridgeOption = None,
-    method: MethodOption = MethodName.pm_mined,
-    form: FormOption = FormName.bytes,
-    min_similarity: SimilarityOption = DEFAULT_MIN_SIMILARITY,
-    unmatched: UnmatchedOption = None,
-    top_k: TopKOption = None,
-    limit: LimitOption = None,
-    max_tokens: MaxTokensOption = 64,
-    answer_pattern: PatternOption = None,
+    setting: SettingOptions,
+    task: TaskOptions,
     seed: SeedOption = 0,
-    json_file: JsonOption = None,
-    png_file: PngOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    max_num_seqs: SequencesOption = 32,
+    output: OutputOptions,
+    engine: EngineOptions,
 ) -> None:
     """Measure a base, steered by an adapter or not, on data of your own and on TOFU."""
     if context.invoked_subcommand is not None:
         return
     if base is None:
         raise typer.BadParameter("it is needed", param_hint="--base")
-    with _mistakes_in_one_line():
-        sets = read_sets(data, tofu, limit)
-        loading = Loading(device, dtype, max_num_seqs)
-        engine = loading.engine(base)
+    with _errors_in_one_line():
+        from steering.evaluation import compare
+
+        chosen = setting.setting()
+        sets = read_sets(data, task.limit)
+        loading = Loading(engine)
+        unsteered = loading.engine(base)
         loaded = loading.adapter(adapter) if adapter else None
-        tasks = make_tasks(sets, max_tokens, answer_pattern, oracle, loading)
-        setting = make_setting(alpha, bridge, method, form, min_similarity, unmatched, top_k)
-        comparison = _compare(
-            engine, loaded, setting, tasks, tuned, controls, seed, loading, _about(locals())
-        )
-        _write(comparison, json_file, png_file, _title(base, adapter))
+        tasks = make_tasks(sets, task, data.oracle, loading)
+        about = _plain(base=base, adapter=adapter, **asdict(data), tuned=tuned, **asdict(task), seed=seed)
+        if loaded is not None:
+            about |= {"adapter_version": loaded.version, "setting": asdict(chosen)}
+        systems = _systems(unsteered, loaded, chosen, tuned, seed if controls else None, loading)
+        with _progress(len(systems) * sum(each.requests for each in tasks)) as observe:
+            comparison = compare(systems, tasks, about=about, observe=observe)
+        _write_comparison(comparison, output, _title(base, adapter))
 
 
 @evaluate_app.command()
+@grouped_options
 def sweep(
-    base: Annotated[str, typer.Option(help="The base: a folder or a Hugging Face id.")],
-    adapter: Annotated[Path, typer.Option(help="The adapter folder that steers it.")],
+    *,
+    base: Annotated[str, BASE_OPTION],
+    adapter: Annotated[Path, ADAPTER_OPTION],
     criterion: Annotated[
         str,
         typer.Option(
-            help="What is to be large: a figure, or a sum such as 'retain.rouge_l - forget.rouge_l'."
+            help="The quantity to maximise: a figure, or a sum such as 'retain.rouge_l - forget.rouge_l'."
         ),
     ],
     results: Annotated[
         Path,
-        typer.Option(help="A JSON-lines file of all measurements; a sweep that was cut off goes on from it."),
+        typer.Option(help="A JSON-lines file of all measurements; an interrupted sweep goes on from it."),
     ],
-    data: DataOption = None,
-    tofu: TofuOption = None,
-    oracle: OracleOption = None,
-    dial: Annotated[
+    data: EvaluationDataOptions,
+    hyperparameter: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME or NAME=VALUE,VALUE: what to turn, in place of every dial at its own values."
+            "--hyperparameter",
+            "--dial",
+            help="NAME or NAME=VALUE,VALUE: vary only this, at these values or its usual ones; by default all are "
+            "varied. May be given several times.",
         ),
     ] = None,
     development_share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="The share of each set that choices are made on.")
+        float, typer.Option(min=0.0, max=1.0, help="The share of each set that the setting is chosen on.")
     ] = 0.5,
-    alpha: AlphaOption = None,
-    bridge: BridgeOption = None,
-    method: MethodOption = MethodName.pm_mined,
-    form: FormOption = FormName.bytes,
-    min_similarity: SimilarityOption = DEFAULT_MIN_SIMILARITY,
-    unmatched: UnmatchedOption = None,
-    top_k: TopKOption = None,
-    limit: LimitOption = None,
-    max_tokens: MaxTokensOption = 64,
-    answer_pattern: PatternOption = None,
+    setting: SettingOptions,
+    task: TaskOptions,
     seed: SeedOption = 0,
-    json_file: JsonOption = None,
-    png_file: PngOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    max_num_seqs: SequencesOption = 32,
+    output: OutputOptions,
+    engine: EngineOptions,
 ) -> None:
-    """Turn alpha, bridge, map and centring one at a time from the setting given, and test the best of them."""
-    with _mistakes_in_one_line():
+    """Vary alpha, bridge, map, centring and top-k one at a time, from the setting given, and test the best setting."""
+    with _errors_in_one_line():
         from steering.evaluation import Criterion, Sweep
-        from steering.evaluation.sweep_report import sweep_json, sweep_tables, trial_line, write_sweep_picture
+        from steering.evaluation.sweep_report import run_line
 
         goal = Criterion.parse(criterion)
-        dials = read_dials(dial)
-        sets = read_sets(data, tofu, limit)
-        development, test = split_sets(sets, development_share, seed)
-        loading = Loading(device, dtype, max_num_seqs)
-        engine, loaded = loading.engine(base), loading.adapter(adapter)
-        with _progress() as bar:
-            on_development, on_test = (
-                make_tasks(part, max_tokens, answer_pattern, oracle, loading) for part in (development, test)
-            )
+        hyperparameters, start = read_hyperparameters(hyperparameter), setting.setting()
+        splits = split_sets(read_sets(data, task.limit), development_share, seed)
+        loading = Loading(engine)
+        unsteered, loaded = loading.engine(base), loading.adapter(adapter)
+        with _progress() as observe:
+            development, test = (make_tasks(part, task, data.oracle, loading) for part in splits)
             runner = Sweep(
-                engine,
+                unsteered,
                 loaded,
-                on_development,
-                on_test,
+                development,
+                test,
                 goal,
                 results,
-                observe=bar,
-                tell=lambda trial: messages.print(trial_line(trial, goal), highlight=False),
+                observe=observe,
+                tell=lambda run: messages.print(run_line(run, goal), highlight=False),
             )
-            setting = make_setting(alpha, bridge, method, form, min_similarity, unmatched, top_k)
-            result = runner.run(setting, dials)
-        if json_file is not None:
-            _write_json(sweep_json(result, goal, _about({"base": base, "adapter": adapter})), json_file)
-        if json_file != Path("-"):
-            for table in sweep_tables(result, goal):
-                Console().print(table)
-        if png_file is not None:
-            write_sweep_picture(result, goal, png_file)
+            result = runner.run(start, hyperparameters)
+        _write_sweep(result, goal, output, _plain(base=base, adapter=adapter))
 
 
-def _compare(
+def _systems(
     engine: Engine,
     adapter: Adapter | None,
     setting: Setting,
-    tasks: Sequence[Task],
     tuned: str | None,
-    controls: bool,
-    seed: int,
+    controls_seed: int | None,
     loading: Loading,
-    about: dict[str, Any],
-) -> Any:
-    from steering.evaluation import base_system, compare, control_systems, steered_system, tuned_system
+) -> list[Callable[[], System]]:
+    """The systems to compare, each made when it is measured; without a seed, no controls."""
+    from steering.evaluation import base_system, control_systems, steered_system, tuned_system
 
-    systems: list[Callable[[], Any]] = [lambda: base_system(engine)]
+    systems: list[Callable[[], System]] = [lambda: base_system(engine)]
     if adapter is not None:
-        about |= {"adapter_version": adapter.version, "setting": asdict(setting)}
         systems.append(lambda: steered_system(engine, adapter, setting))
     if tuned is not None:
         systems.append(lambda: tuned_system(loading.model(tuned), loading.config))
-    if adapter is not None and controls:
-        systems += control_systems(engine, adapter, setting, seed)
-    total = len(systems) * sum(task.requests for task in tasks)
-    with _progress(total) as observe:
-        return compare(systems, tasks, about=about, observe=observe)
+    if adapter is not None and controls_seed is not None:
+        systems += control_systems(engine, adapter, setting, controls_seed)
+    return systems
 
 
-def _about(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for, in plain values."""
-    names = (
-        "base",
-        "adapter",
-        "data",
-        "tofu",
-        "oracle",
-        "tuned",
-        "limit",
-        "max_tokens",
-        "answer_pattern",
-        "seed",
-    )
+def _plain(**options: Any) -> dict[str, Any]:
+    """The options that were given, as values that JSON has."""
     return {
-        name: str(flags[name]) if isinstance(flags[name], Path) else flags[name]
-        for name in names
-        if flags.get(name) is not None
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in options.items()
+        if value is not None
     }
 
 
@@ -235,15 +176,29 @@ def _title(base: str, adapter: Path | None) -> str:
     return f"{name} steered by {adapter.name}" if adapter else name
 
 
-def _write(comparison: Any, json_file: Path | None, png_file: Path | None, title: str) -> None:
+def _write_comparison(comparison: Comparison, output: OutputOptions, title: str) -> None:
     from steering.evaluation import as_json, as_table, write_picture
 
-    if json_file is not None:
-        _write_json(as_json(comparison), json_file)
-    if json_file != Path("-"):
+    if output.json_file is not None:
+        _write_json(as_json(comparison), output.json_file)
+    if output.json_file != Path("-"):
         Console().print(as_table(comparison, title))
-    if png_file is not None:
-        write_picture(comparison, png_file, title=title)
+    if output.png_file is not None:
+        write_picture(comparison, output.png_file, title=title)
+
+
+def _write_sweep(
+    result: SweepResult, criterion: Criterion, output: OutputOptions, about: Mapping[str, Any]
+) -> None:
+    from steering.evaluation.sweep_report import sweep_json, sweep_tables, write_sweep_picture
+
+    if output.json_file is not None:
+        _write_json(sweep_json(result, criterion, about), output.json_file)
+    if output.json_file != Path("-"):
+        for table in sweep_tables(result, criterion):
+            Console().print(table)
+    if output.png_file is not None:
+        write_sweep_picture(result, criterion, output.png_file)
 
 
 def _write_json(value: Mapping[str, Any], file: Path) -> None:
@@ -256,7 +211,7 @@ def _write_json(value: Mapping[str, Any], file: Path) -> None:
 
 @contextmanager
 def _progress(total: int | None = None) -> Iterator[Callable[[str, int], None]]:
-    """A bar over requests; yields what is told of each that ends."""
+    """Show a progress bar over `total` requests; yields a function to call with a label and a count of ended ones."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=messages, transient=True) as progress:
         task = progress.add_task("", total=total)
@@ -264,8 +219,8 @@ def _progress(total: int | None = None) -> Iterator[Callable[[str, int], None]]:
 
 
 @contextmanager
-def _mistakes_in_one_line() -> Iterator[None]:
-    """Every known mistake is one line on stderr and exit status 1."""
+def _errors_in_one_line() -> Iterator[None]:
+    """Turn each expected error into one line on stderr and exit status 1."""
     # Late, because importing torch takes seconds that `--help` need not spend.
     from transformers.utils.logging import disable_progress_bar
 

@@ -1,14 +1,13 @@
-"""Loading with a progress display, for every sub-command that generates."""
+"""Loads engines behind a progress display, for every sub-command that generates."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from server.cli.options import console
+from server.cli.options import console, fail
 from server.config import Config
 from steering.types import AdapterLoadError, ModelLoadError
 
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def load_with_progress(config: Config) -> dict[str, Engine]:
-    """The engines that `config` names, or an exit with the reason why not."""
-    # torch and transformers take seconds to import, which `--help` need not wait for.
+    """Load the engines that `config` names. Prints the reason and exits with status 1 if one cannot be loaded."""
+    # Late, because importing torch and transformers takes seconds that `--help` need not spend.
     from transformers.utils.logging import disable_progress_bar
 
     from server.engines.loading import load_engines
 
-    # One display is enough.
+    # transformers would draw progress bars over this one.
     disable_progress_bar()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     try:
@@ -31,9 +30,8 @@ def load_with_progress(config: Config) -> dict[str, Engine]:
             task = progress.add_task("starting", total=None)
             return load_engines(config, lambda stage: progress.update(task, description=stage))
     except KeyboardInterrupt:
-        # The loading thread is amid code that would not survive the interpreter's orderly end.
+        # The loading thread may be in native code, which can crash if the interpreter shuts down around it.
         console.print("interrupted")
         os._exit(130)
     except (AdapterLoadError, ModelLoadError) as error:
-        console.print(f"[red]{error}[/]", highlight=False)
-        raise typer.Exit(1) from None
+        fail(str(error), error)

@@ -1,4 +1,4 @@
-"""`trimtab map`: how well one model's vocabulary carries over to another's."""
+"""`trimtab map`: reports how well one model's vocabulary carries over to another's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mapping_cache import (
     render_report,
     write_picture,
 )
-from server.cli.options import console
+from server.cli.options import console, fail
 
 
 class MethodName(StrEnum):
@@ -32,28 +32,39 @@ class MethodName(StrEnum):
 
 
 class FormName(StrEnum):
-    """What of a token is compared."""
+    """The form of a token that is compared."""
 
     bytes = "bytes"
     surface = "surface"
 
 
+MethodOption = Annotated[MethodName, typer.Option(help="How the map matches tokens.")]
+FormOption = Annotated[FormName, typer.Option(help="The form of the tokens that the map compares.")]
+SimilarityOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Matches weaker than this get no shift.")
+]
+
+
 def map_command(
     base: Annotated[str, typer.Argument(help="The base's tokenizer: a folder or a Hugging Face id.")],
-    steering: Annotated[str, typer.Argument(help="The steering model's tokenizer.")],
-    method: Annotated[MethodName, typer.Option(help="How tokens are matched.")] = MethodName.pm_mined,
-    form: Annotated[FormName, typer.Option(help="What of them is compared.")] = FormName.bytes,
-    min_similarity: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Matches weaker than this get no shift.")
-    ] = DEFAULT_MIN_SIMILARITY,
+    steering: Annotated[
+        str, typer.Argument(help="The steering model's tokenizer: a folder or a Hugging Face id.")
+    ],
+    method: MethodOption = MethodName.pm_mined,
+    form: FormOption = FormName.bytes,
+    min_similarity: SimilarityOption = DEFAULT_MIN_SIMILARITY,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the report here too; - for stdout alone.")
+        Path | None,
+        typer.Option(
+            "--json", help="Also write the report to this file; - prints it to stdout, without the table."
+        ),
     ] = None,
     png_file: Annotated[
-        Path | None, typer.Option("--png", help="Draw the picture here too (needs the extra: plots).")
+        Path | None,
+        typer.Option("--png", help="Also draw the picture to this file (needs the extra: plots)."),
     ] = None,
 ) -> None:
-    """Say how well a base's vocabulary is matched by a steering model's."""
+    """Report how well a steering model's vocabulary matches a base's."""
     base_tokenizer, steering_tokenizer = _tokenizer(base), _tokenizer(steering)
     try:
         with Progress(console=console, transient=True) as progress:
@@ -67,8 +78,7 @@ def map_command(
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
     except UnsupportedTokenizerError as error:
-        console.print(f"[red]{error}[/]", highlight=False)
-        raise typer.Exit(1) from None
+        fail(str(error), error)
     report = map_report(vocabulary_map, base_tokenizer, steering_tokenizer)
     if png_file is not None:
         _draw(report, png_file, base, steering)
@@ -76,32 +86,30 @@ def map_command(
     if json_file == Path("-"):
         typer.echo(text)
         return
-    render_report(report, Console(), base=_called(base), steering=_called(steering))
+    render_report(report, Console(), base=_display_name(base), steering=_display_name(steering))
     if json_file is not None:
         json_file.write_text(text + "\n", encoding="utf-8")
 
 
 def _draw(report: dict[str, Any], file: Path, base: str, steering: str) -> None:
     try:
-        write_picture(report, file, base=_called(base), steering=_called(steering))
+        write_picture(report, file, base=_display_name(base), steering=_display_name(steering))
     except (PlotsUnavailableError, OSError) as error:
-        console.print(f"cannot draw the picture: {error}", style="red", highlight=False, markup=False)
-        raise typer.Exit(1) from None
+        fail(f"cannot draw the picture: {error}", error)
 
 
-def _called(name: str) -> str:
-    """A folder's own name; a Hugging Face id as it is."""
+def _display_name(name: str) -> str:
+    """The name for display: a folder's own name, or the Hugging Face id as given."""
     path = Path(name)
     return (path.resolve().name or name) if path.is_dir() else name
 
 
 def _tokenizer(name: str) -> Any:
-    # Seconds to import, which `--help` need not wait for.
+    # Late, because importing transformers takes seconds that `--help` need not spend.
     from steering.model.tokenizer_files import read_tokenizer
 
     try:
         return read_tokenizer(name)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        console.print(f"[red]{name}: cannot load the tokenizer: {reason}[/]", highlight=False)
-        raise typer.Exit(1) from None
+        fail(f"{name}: cannot load the tokenizer: {reason}", error)

@@ -1,9 +1,10 @@
-"""The flags that several sub-commands share, and how they become the settings."""
+"""The options that several sub-commands share, the checks of their values, and how they become the settings."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -11,38 +12,66 @@ from rich.console import Console
 
 from server.config import Config, load_config
 
+if TYPE_CHECKING:
+    from steering.types import BridgeName
+
 console = Console(stderr=True)
-"""Messages go to stderr; stdout is for what was asked for."""
+"""For messages, on stderr; stdout carries only the output that the user asked for."""
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with the settings.")]
 Models = Annotated[
-    list[str] | None, typer.Option("--model", help="A base, NAME=PATH; none: the bundled demo.")
+    list[str] | None,
+    typer.Option("--model", help="A base to serve, NAME=PATH; without this option, the bundled demo."),
 ]
 Adapters = Annotated[
-    list[str] | None, typer.Option("--adapter", help="An adapter for every base, NAME=PATH.")
+    list[str] | None, typer.Option("--adapter", help="An adapter to attach to every base, NAME=PATH.")
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
-Dtype = Annotated[str | None, typer.Option(help="auto, float32, float16 or bfloat16.")]
+DEVICE_OPTION = typer.Option(help="auto, cpu, cuda, cuda:1 ...")
+DTYPE_OPTION = typer.Option(help="auto, float32, float16 or bfloat16.")
+Device = Annotated[str | None, DEVICE_OPTION]
+Dtype = Annotated[str | None, DTYPE_OPTION]
+Alpha = Annotated[float | None, typer.Option(help="The adapter's strength; by default the adapter's own.")]
 MaxModelLen = Annotated[
-    int | None, typer.Option(help="The most tokens of a prompt and its completion together.")
+    int | None, typer.Option(help="The maximum length of a prompt and its completion together, in tokens.")
 ]
+
+_BRIDGES: tuple[BridgeName, ...] = ("map", "rescore")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """The models that a command loads, and where it loads them."""
+
+    model: Models = None
+    adapter: Adapters = None
+    device: Device = None
+    dtype: Dtype = None
+    max_model_len: MaxModelLen = None
 
 
 def fail(message: str, cause: BaseException | None = None) -> NoReturn:
-    """One red line on stderr, and exit status 1."""
+    """Print one red line on stderr and exit with status 1."""
     console.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(1) from cause
 
 
+def check_bridge(name: str) -> BridgeName:
+    """The bridge called `name`. Raises `typer.BadParameter` if there is no such bridge."""
+    for bridge in _BRIDGES:
+        if bridge == name:
+            return bridge
+    raise typer.BadParameter(f"{name!r} is not one of {', '.join(_BRIDGES)}", param_hint="--bridge")
+
+
 def settings(file: Path | None, **flags: object) -> Config:
-    """The settings, or an exit with one line on each mistake."""
+    """The settings from the file, the environment and the flags; on an error, one line for each and exit status 2."""
     try:
-        # Empty lists are flags that were not given.
+        # An option that was not given is None, or an empty list if it may be given several times.
         return load_config(file, **{name: value for name, value in flags.items() if value not in (None, [])})
     except ValidationError as error:
         for mistake in error.errors(include_url=False):
             where = ".".join(str(part) for part in mistake["loc"])
-            console.print(f"[red]{where}:[/] {mistake['msg']}", highlight=False)
+            console.print(f"{where}: {mistake['msg']}", style="red", markup=False, highlight=False)
     except (OSError, ValueError) as error:
-        console.print(f"[red]{error}[/]", highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False)
     raise typer.Exit(2)

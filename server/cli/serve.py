@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.cli.grouped_options import grouped_options
 from server.cli.loading import load_with_progress
 from server.cli.options import (
     Adapters,
@@ -23,71 +25,84 @@ if TYPE_CHECKING:
     from server.service import Service
 
 
-def _announce(service: Service, url: str) -> None:
-    names = [
-        name if adapter is None else f"{name}:{adapter}"
-        for name, base in service.bases.items()
-        for adapter in (None, *base.engine.adapters())
-    ]
-    console.print(f"trimtab serves {', '.join(names)} at {url}/v1", highlight=False, soft_wrap=True)
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Every setting of the server as an option; None leaves it to the environment, the file and the default."""
 
-
-def serve(
-    config: ConfigFile = None,
-    model: Models = None,
-    adapter: Adapters = None,
+    model: Models = None
+    adapter: Adapters = None
     adapters_dir: Annotated[
         list[str] | None, typer.Option(help="A directory that adapters may be loaded from at run time.")
-    ] = None,
-    host: Annotated[str | None, typer.Option(help="Where to listen; 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="Where to listen; 8000.")] = None,
+    ] = None
+    host: Annotated[str | None, typer.Option(help="The address to listen on; by default 127.0.0.1.")] = None
+    port: Annotated[int | None, typer.Option(help="The port to listen on; by default 8000.")] = None
     api_key: Annotated[
-        list[str] | None, typer.Option(help="A key that clients must bear; several may do.")
-    ] = None,
+        list[str] | None,
+        typer.Option(help="A key that clients must send. May be given several times; any of them will do."),
+    ] = None
     admin_key: Annotated[
-        str | None, typer.Option(help="The key for changing adapters; without one nobody can.")
-    ] = None,
+        str | None, typer.Option(help="The key for changing adapters; without one, nobody can change them.")
+    ] = None
     cors_origin: Annotated[
         list[str] | None, typer.Option(help="A web origin whose pages may call the server; '*' is any.")
-    ] = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    max_model_len: MaxModelLen = None,
-    max_num_seqs: Annotated[int | None, typer.Option(help="The most sequences that run at once; 32.")] = None,
+    ] = None
+    device: Device = None
+    dtype: Dtype = None
+    max_model_len: MaxModelLen = None
+    max_num_seqs: Annotated[
+        int | None, typer.Option(help="The most sequences that run at once; by default 32.")
+    ] = None
     max_queue: Annotated[
-        int | None, typer.Option(help="The most sequences that wait beyond those; 256.")
-    ] = None,
-    max_body_bytes: Annotated[str | None, typer.Option(help="Of one request's body; 8MiB.")] = None,
-    max_prompt_bytes: Annotated[str | None, typer.Option(help="Of one prompt's text; 1MiB.")] = None,
+        int | None, typer.Option(help="The most sequences that wait to run; by default 256.")
+    ] = None
+    max_body_bytes: Annotated[
+        str | None, typer.Option(help="The maximum size of a request's body; by default 8MiB.")
+    ] = None
+    max_prompt_bytes: Annotated[
+        str | None, typer.Option(help="The maximum size of a prompt's text; by default 1MiB.")
+    ] = None
     max_backlog: Annotated[
-        int | None, typer.Option(help="Outputs of a sequence that may wait for a slow client; 1024.")
-    ] = None,
+        int | None,
+        typer.Option(help="The most outputs of a sequence that wait for a slow client; by default 1024."),
+    ] = None
     body_timeout: Annotated[
-        float | None, typer.Option(help="Seconds that a request's body may take to arrive; 30.")
-    ] = None,
+        float | None, typer.Option(help="Seconds that a request's body may take to arrive; by default 30.")
+    ] = None
     request_timeout: Annotated[
-        float | None, typer.Option(help="Seconds from a request's arrival to its reply's end; 600.")
-    ] = None,
+        float | None,
+        typer.Option(help="Seconds from a request's arrival to the end of its reply; by default 600."),
+    ] = None
     send_timeout: Annotated[
-        float | None, typer.Option(help="Seconds that a client may take nothing of its reply; 30.")
-    ] = None,
-    kv_cache_memory: Annotated[str | None, typer.Option(help="For each base's pages, as in 2GiB.")] = None,
+        float | None,
+        typer.Option(help="Seconds that a client may go without reading from its reply; by default 30."),
+    ] = None
+    kv_cache_memory: Annotated[
+        str | None, typer.Option(help="Memory for each base's keys and values, as in 2GiB.")
+    ] = None
     enforce_eager: Annotated[
-        bool | None, typer.Option("--enforce-eager", help="Record no passes on a GPU, and run none ahead.")
-    ] = None,
+        bool | None,
+        typer.Option(
+            "--enforce-eager", help="On a GPU, capture no CUDA graphs and run no base a step ahead."
+        ),
+    ] = None
     shutdown_timeout: Annotated[
-        float | None, typer.Option(help="Seconds that running requests are given; 30.")
-    ] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; info.")] = None,
-    log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None,
+        float | None,
+        typer.Option(help="Seconds that running requests have left at a shutdown; by default 30."),
+    ] = None
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; by default info.")] = (
+        None
+    )
+    log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None
     traces: Annotated[
         bool | None,
-        typer.Option("--traces", help="Send OpenTelemetry traces where the OTEL_* variables say."),
-    ] = None,
-) -> None:
+        typer.Option("--traces", help="Send OpenTelemetry traces to where the OTEL_* variables say."),
+    ] = None
+
+
+@grouped_options
+def serve(*, config: ConfigFile = None, options: ServeOptions) -> None:
     """Serve bases and the adapters that steer them over an OpenAI-style API."""
-    given = {name: value for name, value in locals().items() if name != "config"}
-    chosen = settings(config, **given)
+    chosen = settings(config, **asdict(options))
     setup_logging(level=chosen.log_level, as_json=chosen.log_json)
     engines = load_with_progress(chosen)
     from server.app import build_app
@@ -98,3 +113,12 @@ def serve(
     server.run()
     if not server.started:
         raise typer.Exit(1)
+
+
+def _announce(service: Service, url: str) -> None:
+    names = [
+        name if adapter is None else f"{name}:{adapter}"
+        for name, base in service.bases.items()
+        for adapter in (None, *base.engine.adapters())
+    ]
+    console.print(f"trimtab serves {', '.join(names)} at {url}/v1", highlight=False, soft_wrap=True)

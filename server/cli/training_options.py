@@ -1,26 +1,31 @@
-"""The flags of `trimtab train`, the same for every kind of adapter."""
+"""The options of `trimtab train`, in groups that every kind of adapter shares."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from steering.examples import Objective
+    from steering.training import DeltaShape, Lora, Recipe, RunOptions
+
 PAUSED = 75
-"""The exit status of a run that stopped to be resumed (EX_TEMPFAIL)."""
+"""The exit status of a run that stopped and can be resumed (EX_TEMPFAIL)."""
 
 
 class KeepLossName(StrEnum):
-    """How kept examples are measured."""
+    """The losses on kept examples."""
 
     kl = "kl"
     ce = "ce"
 
 
 class ForgetLossName(StrEnum):
-    """How forgotten examples are measured."""
+    """The losses on forgotten examples."""
 
     refusal = "refusal"
     difference = "difference"
@@ -28,65 +33,185 @@ class ForgetLossName(StrEnum):
 
 
 class PrecisionName(StrEnum):
-    """What a forward and backward pass computes in."""
+    """The number formats of the forward and backward pass."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
 class DeviceName(StrEnum):
-    """Where to train."""
+    """The devices to train on."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
-Data = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="JSON lines with prompt and response, or messages, or plain text, and an optional objective "
-        "(learn, keep or forget; learn). May be given several times."
-    ),
-]
-Keep = Annotated[list[Path] | None, typer.Option(help="The same, of what is to stay as it is.")]
-Forget = Annotated[list[Path] | None, typer.Option(help="The same, of what is to be forgotten.")]
-Out = Annotated[Path, typer.Option(help="The adapter folder to write; it must be empty or absent.")]
-Epochs = Annotated[float, typer.Option(min=0.0, help="Passes over the data.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Examples a step.")]
-Accumulate = Annotated[int, typer.Option(min=1, help="Compute a step's examples in this many parts.")]
-PrecisionOption = Annotated[PrecisionName, typer.Option(help="Weights stay in float32 either way.")]
-LearningRate = Annotated[float, typer.Option(min=0.0, help="AdamW's peak learning rate; cosine decay.")]
-Warmup = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the steps that warm up.")]
-WeightDecay = Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")]
-MaxLength = Annotated[int, typer.Option(min=2, help="Examples are cut at this many tokens.")]
-KeepLossOption = Annotated[
-    KeepLossName,
-    typer.Option(help="KL to the model as it was, or cross-entropy (with difference: the paper's)."),
-]
-ForgetLossOption = Annotated[
-    ForgetLossName, typer.Option(help="Refuse, climb the loss (gradient difference), or NPO.")
-]
-Refusal = Annotated[str | None, typer.Option(help="What refusing says.")]
-KeepWeight = Annotated[float, typer.Option(min=0.0, help="Weight of the kept examples.")]
-ForgetWeight = Annotated[float, typer.Option(min=0.0, help="Weight of the forgotten examples.")]
-Seed = Annotated[int, typer.Option(help="Seed of new weights and of the data's order.")]
-Device = Annotated[
-    DeviceName,
-    typer.Option(
-        help="auto takes a GPU where there is one; `accelerate launch -m server.cli train ...` all of them."
-    ),
-]
-CheckpointFolder = Annotated[
-    Path | None, typer.Option(help="Where a run that is cut off leaves its state; OUT.checkpoint.")
-]
-SaveEvery = Annotated[
-    int, typer.Option(min=0, help="Steps between two checkpoints; 0 for none but the last.")
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from the checkpoint of a run that was cut off.")
-]
-MaxMinutes = Annotated[
-    float | None,
-    typer.Option(min=0.0, help=f"Stop after this long, with exit status {PAUSED}, to be resumed."),
-]
+@dataclass(frozen=True, slots=True)
+class TrainingDataOptions:
+    """The data files, by the objective of their examples."""
+
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A JSON-lines file of examples: prompt and response, or messages, or plain text; a line may name its "
+            "objective (learn, keep or forget; by default learn). May be given several times."
+        ),
+    ] = None
+    keep: Annotated[
+        list[Path] | None,
+        typer.Option(help="The same, with examples on which behaviour is to stay as it is."),
+    ] = None
+    forget: Annotated[list[Path] | None, typer.Option(help="The same, with examples to forget.")] = None
+
+    def files(self) -> list[tuple[Path, Objective]]:
+        """Each file with the objective of the lines that name none. Raises `typer.BadParameter` without a file."""
+        files: list[tuple[Path, Objective]] = [(path, "learn") for path in self.data or []]
+        files += [(path, "keep") for path in self.keep or []]
+        files += [(path, "forget") for path in self.forget or []]
+        if not files:
+            raise typer.BadParameter("give at least one of --data, --keep and --forget", param_hint="--data")
+        return files
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeOptions:
+    """The size of a delta."""
+
+    hidden_size: Annotated[int, typer.Option(min=8, help="The delta's hidden size.")] = 128
+    layers: Annotated[int, typer.Option(min=1, help="The delta's layers.")] = 4
+    heads: Annotated[int, typer.Option(min=1, help="The delta's attention heads.")] = 4
+    intermediate_size: Annotated[
+        int, typer.Option(min=8, help="The inner size of the delta's feed-forward layers.")
+    ] = 384
+    init: Annotated[
+        Path | None, typer.Option(help="Start from this model, which must have the base's vocabulary.")
+    ] = None
+
+    def shape(self) -> DeltaShape:
+        """The shape. Raises `typer.BadParameter` unless each head has an even size, which rotary embeddings need."""
+        if self.hidden_size % self.heads or (self.hidden_size // self.heads) % 2:
+            raise typer.BadParameter(
+                "the width must be an even multiple of the heads", param_hint="--hidden-size"
+            )
+        from steering.training import DeltaShape
+
+        return DeltaShape(self.hidden_size, self.layers, self.heads, self.intermediate_size, self.init)
+
+
+@dataclass(frozen=True, slots=True)
+class LoraOptions:
+    """Low-rank adaptation of the expert."""
+
+    lora_rank: Annotated[
+        int, typer.Option(min=0, help="Tune by LoRA of this rank; 0 tunes every weight.")
+    ] = 0
+    lora_alpha: Annotated[float, typer.Option(min=0.0, help="LoRA's scale.")] = 16.0
+    lora_dropout: Annotated[float, typer.Option(min=0.0, max=1.0, help="LoRA's dropout.")] = 0.0
+
+    def lora(self) -> Lora | None:
+        """The adaptation; None tunes every weight."""
+        from steering.training import Lora
+
+        return Lora(self.lora_rank, self.lora_alpha, self.lora_dropout) if self.lora_rank else None
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeOptions:
+    """The options that decide what a run computes."""
+
+    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the data.")] = 3.0
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples in an optimiser step.")] = 64
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Compute each step in this many parts, to save memory.")
+    ] = 1
+    precision: Annotated[
+        PrecisionName, typer.Option(help="Number format of the computation; weights stay in float32.")
+    ] = PrecisionName.float32
+    learning_rate: Annotated[
+        float, typer.Option(min=0.0, help="AdamW's peak learning rate; it decays along a cosine.")
+    ] = 2e-4
+    warmup: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the steps in which the learning rate rises.")
+    ] = 0.03
+    weight_decay: Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")] = 0.01
+    max_length: Annotated[int, typer.Option(min=2, help="Longer examples are cut to this many tokens.")] = 512
+    keep_loss: Annotated[
+        KeepLossName,
+        typer.Option(
+            help="Loss on kept examples: KL divergence from the reference model, or cross-entropy "
+            "(with --forget-loss difference: the paper's)."
+        ),
+    ] = KeepLossName.kl
+    forget_loss: Annotated[
+        ForgetLossName,
+        typer.Option(
+            help="Loss on forgotten examples: train a refusal, raise the loss (gradient difference), or NPO."
+        ),
+    ] = ForgetLossName.refusal
+    refusal: Annotated[str | None, typer.Option(help="The text of the refusal.")] = None
+    keep_weight: Annotated[float, typer.Option(min=0.0, help="Weight of the kept examples.")] = 1.0
+    forget_weight: Annotated[float, typer.Option(min=0.0, help="Weight of the forgotten examples.")] = 1.0
+    seed: Annotated[int, typer.Option(help="Seed of the new weights and of the data's order.")] = 0
+
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        from steering.training import DEFAULT_REFUSAL, ObjectiveWeights, OptimiserConfig, Recipe
+
+        return Recipe(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+            seed=self.seed,
+            accumulate=self.accumulate,
+            precision=self.precision.value,
+            refusal=DEFAULT_REFUSAL if self.refusal is None else self.refusal,
+            optimiser=OptimiserConfig(self.learning_rate, self.warmup, self.weight_decay),
+            weights=ObjectiveWeights(
+                keep=self.keep_weight,
+                forget=self.forget_weight,
+                keep_loss=self.keep_loss.value,
+                forget_loss=self.forget_loss.value,
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """Where and how long a run works; nothing here changes the result."""
+
+    device: Annotated[
+        DeviceName,
+        typer.Option(
+            help="auto takes a GPU if there is one; `accelerate launch -m server.cli train ...` takes all of them."
+        ),
+    ] = DeviceName.auto
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="The folder for the state of an unfinished run; by default OUT.checkpoint."),
+    ] = None
+    save_every: Annotated[
+        int,
+        typer.Option(min=0, help="Steps between checkpoints; 0 saves only when --max-minutes have passed."),
+    ] = 200
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint of an unfinished run.")
+    ] = False
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help=f"Save and stop after this long, with exit status {PAUSED}; --resume goes on."
+        ),
+    ] = None
+
+    def run_options(self, out: Path) -> RunOptions:
+        """The options of a run that writes to `out`."""
+        from steering.training import RunOptions
+
+        return RunOptions(
+            device=self.device.value,
+            checkpoint=self.checkpoint or out.with_name(f"{out.name}.checkpoint"),
+            save_every=self.save_every,
+            resume=self.resume,
+            max_seconds=None if self.max_minutes is None else 60 * self.max_minutes,
+        )

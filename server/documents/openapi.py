@@ -1,7 +1,7 @@
-"""The OpenAPI document: every route with its fields, replies and errors, from the very models that check them.
+"""The OpenAPI document: every route with its fields, replies and errors, from the models that check requests.
 
-Bodies are read by `body.py`, not by the framework, so that this table says which model belongs to which route. A test
-holds that every route is in it.
+The server reads bodies itself, so FastAPI does not know which model belongs to which route; the table `ROUTES` says so.
+A test checks that every route is in it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from server.replies.wire import STEERING_HEADER
 _SCHEMAS = "#/components/schemas/{model}"
 _JSON = "application/json"
 HEADERS = {
-    STEERING_HEADER: "What steers the reply: `ADAPTER@VERSION*ALPHA, ...`, or `none`.",
-    "x-request-id": "The request's id: the client's own, where it sent one that is fit to be logged.",
-    "retry-after": "Seconds after which trying again may help.",
-    "www-authenticate": "The scheme of the key that is missing.",
+    STEERING_HEADER: "The adapters that steer the reply: `ADAPTER@VERSION*ALPHA, ...`, or `none`.",
+    "x-request-id": "The request's id: the client's own if it sent a valid one, else a new one.",
+    "retry-after": "Seconds to wait before trying again.",
+    "www-authenticate": "The scheme of the missing key.",
 }
 ERRORS = {
-    400: "Something in the request cannot be served; the message names the field and its limit.",
+    400: "The request cannot be served; the message names the field at fault and its limit.",
     401: "The key is missing or wrong.",
     403: "Changing adapters needs the server's admin key.",
-    404: "There is nothing of this name.",
-    408: "The body took too long to arrive, or the whole request longer than the server gives one.",
+    404: "Nothing has this name.",
+    408: "The body took too long to arrive, or the whole request took longer than the server allows.",
     409: "An adapter of this name is loaded already.",
     413: "The body, or one prompt in it, is too long.",
     415: "The body is not JSON, or it is compressed.",
-    429: "The queue is full; `retry-after` says when to come again.",
-    500: "A fault of the server's own.",
+    429: "The queue is full; `retry-after` says when to try again.",
+    500: "A fault of the server.",
     503: "The server is starting or draining, or an engine has died.",
 }
 _BODY = (400, 408, 413, 415)
@@ -53,7 +53,7 @@ Key = Literal["none", "api", "admin"]
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What the document says of one route beyond what the framework knows of it."""
+    """The facts of one route that FastAPI does not know: its models, errors, key and headers."""
 
     reply: type[BaseModel] | None
     errors: tuple[int, ...] = ()
@@ -92,13 +92,13 @@ ROUTES: dict[tuple[str, str], Described] = {
 
 
 def allowed_methods(path: str) -> str:
-    """The methods that routes of this path take, as in the header `allow`; "" where there is no such route."""
+    """The methods of the routes with this path, for the header `allow`; "" if there is no such route."""
     methods = [method for method, template in ROUTES if compile_path(template)[0].match(path)]
     return ", ".join(sorted(methods))
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of `app`. Raises KeyError for a route that `ROUTES` does not have."""
+    """The OpenAPI 3.1 document of `app`. Raises KeyError for a route that is not in `ROUTES`."""
     made = get_openapi(
         title="Trimtab",
         version="1",
@@ -149,7 +149,7 @@ def _describe(operation: dict[str, Any], described: Described, path: str) -> Non
             "content": {_JSON: {"schema": _reference(described.request)}},
         }
     errors = {500, *described.errors, *(() if described.key == "none" else (401,))}
-    # The framework answers for query parameters that are not what they should be.
+    # FastAPI checks query parameters, and refuses invalid ones with a 400.
     if operation.get("parameters"):
         errors.add(400)
     operation["responses"] = {
@@ -160,7 +160,7 @@ def _describe(operation: dict[str, Any], described: Described, path: str) -> Non
 
 def _success(described: Described, path: str) -> dict[str, Any]:
     headers = [STEERING_HEADER] if described.steered else []
-    reply: dict[str, Any] = {"description": "As asked.", "headers": _headers(*headers)}
+    reply: dict[str, Any] = {"description": "Success.", "headers": _headers(*headers)}
     if described.reply is not None:
         reply["content"] = {_JSON: {"schema": _reference(described.reply)}}
     elif described.status != 204:
@@ -170,8 +170,8 @@ def _success(described: Described, path: str) -> dict[str, Any]:
         reply["content"]["text/event-stream"] = {
             "schema": {
                 "type": "string",
-                "description": f"With `stream`: events whose data are objects `{described.stream.__name__}`, "
-                "at last `[DONE]`; an error is an event with an `ErrorReply`, and ends the stream.",
+                "description": f"With `stream`: events, each with an object `{described.stream.__name__}`, "
+                "the last with `[DONE]`; an error is an event with an `ErrorReply`, and ends the stream.",
             }
         }
     return reply

@@ -1,4 +1,4 @@
-"""Logs to stderr: a line of text, or one JSON object, a message."""
+"""Logs to stderr, each message a line of text or a JSON object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OURS = ("server", "steering", "mapping_cache", "demo")
 
 
 def setup_logging(*, level: str, as_json: bool) -> None:
-    """Sends every message to stderr: ours from `level` on, the libraries' from warnings on."""
+    """Send the project's messages from `level` on, and the libraries' warnings and errors, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     root = logging.getLogger()
@@ -24,10 +24,10 @@ def setup_logging(*, level: str, as_json: bool) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, level, logger, message, and what is known of the request."""
+    """A JSON object a line: time, level, logger, message, and the fields of the request."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """The record as one line of JSON."""
         content: dict[str, object] = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -41,18 +41,18 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level and message, then what is known of the request as `name=value`."""
+    """Time, level and message, then the fields of the request as `name=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and a traceback where there is one."""
-        known = {name: value for name, value in _fields(record).items() if name not in _SAID}
+        """The record as one line, followed by its traceback, if any."""
+        known = {name: value for name, value in _fields(record).items() if name not in _IN_ACCESS_MESSAGE}
         pairs = "".join(f" {name}={value}" for name, value in known.items())
         line = f"{_time(record)} {record.levelname.lower()} {record.getMessage()}{pairs}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-_SAID = ("method", "path", "status")
-"""What the message of the access log says already."""
+_IN_ACCESS_MESSAGE = ("method", "path", "status")
+"""The fields that the access log's message already contains."""
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -60,6 +60,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, str | int | float]:
+    """A finished request's whole record; during a request its id; otherwise nothing."""
     whole = getattr(record, "record", None)
     if isinstance(whole, RequestRecord):
         return whole.as_fields()

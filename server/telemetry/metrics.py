@@ -1,4 +1,4 @@
-"""The server's Prometheus metrics: one registry an app, so that several apps can live in one process."""
+"""The server's Prometheus metrics. Each app has its own registry, so that one process can hold several apps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LABELS = ("model", "adapter")
 
 
 class MetricDescription(NamedTuple):
-    """What there is to know of a metric beside its values; `name` without a counter's `_total`."""
+    """A metric without its values; `name` lacks a counter's `_total`."""
 
     name: str
     kind: str
@@ -32,17 +32,17 @@ class MetricDescription(NamedTuple):
 
 
 class _EngineCollector(Collector):
-    """Reads the engines' own gauges and counters when they are asked for, instead of copying them at each step."""
+    """Reads the engines' own gauges and counters at each scrape, so that nothing is copied at each step."""
 
     def __init__(self, workers: Mapping[str, EngineWorker]) -> None:
         self._workers = workers
 
     def collect(self) -> Iterable[Metric]:
-        running = _gauge("num_requests_running", "sequences that run", _LABELS)
-        waiting = _gauge("num_requests_waiting", "sequences that wait", _LABELS)
+        running = _gauge("num_requests_running", "running sequences", _LABELS)
+        waiting = _gauge("num_requests_waiting", "waiting sequences", _LABELS)
         for model, worker in self._workers.items():
             loads = worker.load()
-            # Zero for those that idle, so that a graph of them goes down to it.
+            # An idle adapter reports 0, so that its graph returns to 0 instead of ending.
             for adapter in sorted({NONE, *worker.engine.adapters(), *loads[0], *loads[1]}):
                 running.add_metric([model, adapter], loads[0][adapter])
                 waiting.add_metric([model, adapter], loads[1][adapter])
@@ -51,14 +51,23 @@ class _EngineCollector(Collector):
     def _engines(self) -> Iterable[Metric]:
         families: list[tuple[GaugeMetricFamily | CounterMetricFamily, Callable[[EngineStats], float]]] = [
             (
-                _gauge("kv_cache_usage_ratio", "share of the pages in use, 0 to 1", ("model",)),
+                _gauge("kv_cache_usage_ratio", "share of the key/value pages in use, 0 to 1", ("model",)),
                 lambda s: s.kv_pages_used / max(1, s.kv_pages_total),
             ),
-            (_counter("prefix_cache_queries", "prompt tokens looked up"), lambda s: s.prefix_cache_queries),
-            (_counter("prefix_cache_hits", "prompt tokens found"), lambda s: s.prefix_cache_hits),
-            (_counter("preemptions", "sequences put back to wait"), lambda s: s.preemptions),
             (
-                _counter("history_reencoded_tokens", "steering tokens taken back and encoded anew"),
+                _counter("prefix_cache_queries", "prompt tokens looked up in the prefix cache"),
+                lambda s: s.prefix_cache_queries,
+            ),
+            (
+                _counter("prefix_cache_hits", "prompt tokens found in the prefix cache"),
+                lambda s: s.prefix_cache_hits,
+            ),
+            (
+                _counter("preemptions", "running sequences that were put back into the queue"),
+                lambda s: s.preemptions,
+            ),
+            (
+                _counter("history_reencoded_tokens", "steering tokens that were removed and encoded again"),
                 lambda s: s.history_reencoded_tokens,
             ),
         ]
@@ -77,9 +86,9 @@ def _counter(name: str, text: str) -> CounterMetricFamily:
 
 
 class Metrics(Observer):
-    """What the server itself counts; event loop only.
+    """The metrics that the server itself counts. Not thread-safe: used on the event loop only.
 
-    The label `adapter` is a loaded name, `none` or `several`, so that no client can make new ones.
+    The label `adapter` is the name of a loaded adapter, `none` or `several`, so that no client can create labels.
     """
 
     def __init__(self, workers: Mapping[str, EngineWorker]) -> None:
@@ -91,23 +100,27 @@ class Metrics(Observer):
         self._prompt = self._counter("prompt_tokens", "prompt tokens", _LABELS)
         self._generated = self._counter("generation_tokens", "generated tokens", _LABELS)
         self._success = self._counter("request_success", "finished sequences", (*_LABELS, "finish_reason"))
-        self._errors = self._counter("request_errors", "replies that are errors", ("code",))
+        self._errors = self._counter("request_errors", "error replies", ("code",))
         self._changed = self._counter(
-            "steering_changed_tokens", "tokens whose steered argmax is not the base's", _LABELS
+            "steering_changed_tokens", "tokens whose steered argmax differs from the base's", _LABELS
         )
-        self._first = self._histogram("time_to_first_token_seconds", "from arrival to the first token", _SLOW)
-        self._between = self._histogram("inter_token_latency_seconds", "between a sequence's tokens", _FAST)
+        self._first = self._histogram(
+            "time_to_first_token_seconds", "time from a request's arrival to the first token", _SLOW
+        )
+        self._between = self._histogram(
+            "inter_token_latency_seconds", "time between a sequence's tokens", _FAST
+        )
         self._whole = self._histogram(
-            "e2e_request_latency_seconds", "from arrival to a sequence's end", _SLOW
+            "e2e_request_latency_seconds", "time from a request's arrival to a sequence's end", _SLOW
         )
         self._queue = self._histogram(
-            "request_queue_time_seconds", "from arrival to a sequence's first step", _SLOW
+            "request_queue_time_seconds", "time from a request's arrival to a sequence's first step", _SLOW
         )
         self._divergence = self._histogram(
-            "steering_kl_divergence", "KL(steered || base) in nats, of every eighth token", _NATS
+            "steering_kl_divergence", "KL(steered || base) in nats, at every eighth token", _NATS
         )
         self._step = self._histogram(
-            "step_seconds", "the engine's thread by phase of a step", _STEP, ("model", "phase")
+            "step_seconds", "time of the engine's thread in each phase of a step", _STEP, ("model", "phase")
         )
         self._by_adapter = (
             *(self._prompt, self._generated, self._success, self._changed),
@@ -127,35 +140,35 @@ class Metrics(Observer):
         return histogram
 
     def count_error(self, code: int) -> None:
-        """One reply was an error with this HTTP status."""
+        """Count an error reply by its HTTP status."""
         self._errors.labels(str(code)).inc()
 
     def admitted(self, model: str, adapter: str, prompt_tokens: int) -> None:
-        """A request was admitted."""
+        """Count the prompt tokens of an admitted request."""
         _note(model=model, adapter=adapter, prompt_tokens=prompt_tokens)
         self._seen.add(adapter)
         self._prompt.labels(model, adapter).inc(prompt_tokens)
 
     def first_token(self, model: str, adapter: str, seconds: float) -> None:
-        """A sequence's first token came `seconds` after the request."""
+        """Record that a sequence's first token came `seconds` after the request's arrival."""
         _note(first_token_seconds=round(seconds, 6))
         self._first.labels(model, adapter).observe(seconds)
 
     def next_token(self, model: str, adapter: str, seconds: float) -> None:
-        """A later token came `seconds` after the one before."""
+        """Record that a token came `seconds` after the sequence's previous token."""
         self._between.labels(model, adapter).observe(seconds)
 
     def started(self, name: str, adapter: str, seconds: float) -> None:
-        """A sequence runs for the first time, `seconds` after its request arrived."""
+        """Record that a sequence first ran `seconds` after its request arrived."""
         self._queue.labels(name, adapter).observe(seconds)
 
     def stepped(self, name: str, report: StepReport) -> None:
-        """A step of the engine `name` has ended."""
+        """Record the seconds in each phase of a step of the engine `name`."""
         for phase, seconds in report.seconds.items() if any(report.seconds.values()) else ():
             self._step.labels(name, phase).observe(seconds)
 
     def gained(self, model: str, adapter: str, tokens: int, changed: int, kl: float | None) -> None:
-        """A step gave a sequence `tokens` tokens, `changed` of them by steering; `kl` where it was measured."""
+        """Count a step's `tokens` tokens of a sequence, `changed` of them by steering; `kl` is None if not measured."""
         self._seen.add(adapter)
         self._generated.labels(model, adapter).inc(tokens)
         _note_tokens(tokens)
@@ -165,13 +178,13 @@ class Metrics(Observer):
                 self._divergence.labels(model, adapter).observe(kl)
 
     def finished(self, model: str, adapter: str, reason: str, seconds: float) -> None:
-        """A sequence ended `seconds` after its request arrived."""
+        """Record that a sequence ended `seconds` after its request arrived."""
         self._seen.add(adapter)
         self._success.labels(model, adapter, reason).inc()
         self._whole.labels(model, adapter).observe(seconds)
 
     def described(self) -> Iterator[MetricDescription]:
-        """Every metric that there can be, whether or not anything was measured yet."""
+        """Every metric, including those without a value so far."""
         families: Iterable[Any] = _EngineCollector({}).collect()
         for family in families:
             yield MetricDescription(family.name, family.type, family._labelnames, family.documentation)
@@ -180,9 +193,9 @@ class Metrics(Observer):
             yield MetricDescription(family.name, family.type, metric._labelnames, family.documentation)
 
     def render(self) -> bytes:
-        """The exposition text, version 0.0.4.
+        """The metrics in Prometheus's text format, version 0.0.4.
 
-        The series of adapters that are no longer loaded are in it once more, and then gone.
+        The series of an adapter that is no longer loaded appear once more, and are then removed.
         """
         text = generate_latest(self._registry)
         known = {NONE, SEVERAL}
@@ -196,13 +209,14 @@ class Metrics(Observer):
 
 
 def _note(**fields: str | int | float) -> None:
-    """Adds what is new to the running request's record, for its log line and its trace."""
+    """Add fields to the current request's record, for its log line and trace; the first value of a field stays."""
     record = CURRENT.get()
     if record is not None:
         record.fields = fields | record.fields
 
 
 def _note_tokens(count: int) -> None:
+    """Add to the current request's count of generated tokens."""
     record = CURRENT.get()
     if record is not None:
         record.fields["completion_tokens"] = int(record.fields.get("completion_tokens", 0)) + count

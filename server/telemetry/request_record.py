@@ -1,4 +1,4 @@
-"""What is known of one HTTP request for logs and traces: never its content, never a key."""
+"""The record of one HTTP request for logs and traces; it never holds content or keys."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 REQUEST_ID_HEADER = "x-request-id"
-_FIT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def request_id_from(given: str) -> str:
-    """The client's own id where it is fit for headers and logs, else a new one."""
-    return given if _FIT_ID.fullmatch(given) else uuid.uuid4().hex
+    """The id that the client gave if it is safe in headers and logs, else a new one."""
+    return given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Filled while the request is served. Times are seconds."""
+    """The facts about a request, filled while it is served; `seconds` is its duration."""
 
     request_id: str
     method: str
@@ -28,7 +28,7 @@ class RequestRecord:
     fields: dict[str, str | int | float] = field(default_factory=dict)
 
     def as_fields(self) -> dict[str, str | int | float]:
-        """The record, flat, without what is unknown."""
+        """The record as one flat dictionary, without the fields that are None."""
         always: dict[str, str | int | float | None] = {
             "request_id": self.request_id,
             "method": self.method,
@@ -43,4 +43,4 @@ RECORD = "trimtab.record"
 """The key of the record in a request's ASGI scope."""
 
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("trimtab_request", default=None)
-"""The record of the request that the running task serves."""
+"""The record of the request that the current task serves."""

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: a span for each request, below the caller's own where it sends one. The extra `otel`."""
+"""OpenTelemetry traces: a span for each request, a child of the caller's span if it sends one. Extra: `otel`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from server.telemetry.request_record import RequestRecord
 
 
 class Tracing(Protocol):
-    """Who makes the spans."""
+    """Makes a span for each request."""
 
     def span(self, record: RequestRecord, headers: Mapping[str, str]) -> AbstractContextManager[None]:
-        """A span around a request, with what `record` knows at its end."""
+        """A span around a request; at its end it takes the fields of `record` as attributes."""
 
     def close(self) -> None:
-        """Sends what is still to be sent."""
+        """Send the remaining spans and stop."""
 
 
 class NoTracing:
-    """Makes none."""
+    """Makes no spans."""
 
     def span(self, record: RequestRecord, headers: Mapping[str, str]) -> AbstractContextManager[None]:
-        """Nothing."""
+        """Makes no span."""
         return nullcontext()
 
     def close(self) -> None:
-        """Nothing."""
+        """Has nothing to send."""
 
 
 class OpenTelemetryTracing:
-    """Spans through an OpenTelemetry tracer provider, its own by default: where and how is what `OTEL_*` says.
+    """Makes spans with an OpenTelemetry tracer provider, by default one that the `OTEL_*` variables configure.
 
     Raises ImportError without the extra `otel`.
     """
@@ -47,7 +47,7 @@ class OpenTelemetryTracing:
 
     @contextmanager
     def span(self, record: RequestRecord, headers: Mapping[str, str]) -> Iterator[None]:
-        """See `Tracing.span`; attributes are named by OpenTelemetry's conventions where it has some."""
+        """A span whose attributes follow OpenTelemetry's naming conventions where these have a name."""
         with self._tracer.start_as_current_span(
             f"{record.method} {record.path}",
             context=self._extract(dict(headers)),
@@ -62,7 +62,7 @@ class OpenTelemetryTracing:
                     span.set_status(self._trace.StatusCode.ERROR)
 
     def close(self) -> None:
-        """See `Tracing.close`."""
+        """Send the remaining spans and shut the provider down."""
         self._provider.shutdown()
 
 

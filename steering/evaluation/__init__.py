@@ -1,10 +1,18 @@
-"""Measuring steered models through the engine itself; imported by the command line only."""
+"""Measures steered models through the engine itself. Only the command line imports it."""
 
 from steering.evaluation.comparison import NOTE, Comparison, Row, compare, measure
 from steering.evaluation.report import as_json, as_table, write_picture
 from steering.evaluation.running import EvaluationError
 from steering.evaluation.setting import Setting
-from steering.evaluation.sweep import DIALS, Criterion, Sweep, SweepError, SweepResult, Trial, split
+from steering.evaluation.sweep import (
+    HYPERPARAMETERS,
+    Criterion,
+    Sweep,
+    SweepError,
+    SweepResult,
+    SweepRun,
+    split,
+)
 from steering.evaluation.systems import (
     ALONE,
     BASE,
@@ -27,7 +35,7 @@ from steering.evaluation.tofu import TofuTask, read_tofu
 __all__ = [
     "ALONE",
     "BASE",
-    "DIALS",
+    "HYPERPARAMETERS",
     "NOTE",
     "RANDOM",
     "SHUFFLED",
@@ -42,11 +50,11 @@ __all__ = [
     "Sweep",
     "SweepError",
     "SweepResult",
+    "SweepRun",
     "System",
     "Task",
     "TextTask",
     "TofuTask",
-    "Trial",
     "alone_system",
     "as_json",
     "as_table",

@@ -1,4 +1,4 @@
-"""Systems side by side on the same tasks, and how much of the gap to direct tuning each closes."""
+"""Compares systems on the same tasks: their figures, and the share of the gap to direct tuning that each closes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from steering.evaluation.task import Measurement, Task
 
 MakeSystem = Callable[[], System]
 Observer = Callable[[str, int], None]
+"""Receives a system's label and the number of requests that have just ended."""
 
 NOTE = (
     "Measured on models of the sizes given. Small models show whether the mechanism works, not what a larger one "
@@ -21,7 +22,7 @@ NOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One system's figures, named TASK.FIGURE, and its share of the gap from base to direct tuning."""
+    """One system's figures, named TASK.FIGURE, and for each its share of the gap from base to direct tuning."""
 
     label: str
     parameters: int
@@ -31,14 +32,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All rows, and what is needed to repeat them."""
+    """The rows of a table, `about` the options that repeat it, and each system's `answers` by set."""
 
     rows: tuple[Row, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
     answers: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def row(self, label: str) -> Row:
-        """One row. Raises KeyError for a label that is not there."""
+        """The row with this label. Raises KeyError if there is none."""
         for row in self.rows:
             if row.label == label:
                 return row
@@ -52,10 +53,9 @@ def compare(
     about: Mapping[str, Any] | None = None,
     observe: Observer | None = None,
 ) -> Comparison:
-    """Measures every system on every task, one after another; the base should come first.
+    """Measure every system on every task, one after another; the base should come first.
 
-    Systems are made when their turn comes, so that only one more than the base is in memory. `observe` is told the
-    system's label and how many requests have ended.
+    Each system is made when its turn comes, so that at most one is in memory beside the base.
     """
     found: list[tuple[str, int, dict[str, float]]] = []
     answers: dict[str, Mapping[str, tuple[str, ...]]] = {}
@@ -80,7 +80,10 @@ def measure(
     base: Mapping[str, Measurement] | None = None,
     observe: Observer | None = None,
 ) -> tuple[dict[str, float], dict[str, Measurement]]:
-    """One system's figures by their whole names, and all that each task found."""
+    """One system's figures, named TASK.FIGURE, and the measurement of each task by its name.
+
+    `base` holds the measurements of the unsteered base, for the figures that compare with it.
+    """
     figures: dict[str, float] = {}
     said: dict[str, Measurement] = {}
     for task in tasks:

@@ -1,4 +1,4 @@
-"""Adapters and maps without their sense: what steering must be better than."""
+"""Controls that steering must beat: adapters and maps whose content is shuffled."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mapping_cache import SAMPLE_TEXTS, VocabularyMap
 from steering.adapters import Adapter, load_adapter
 from steering.types import AdapterLoadError
 
-# Of the sample text: few enough for any steering model's context and tokenizer.
+# The length of the sample text, which must fit any steering model's context under any tokenizer.
 _SAMPLE_CHARACTERS = 480
 
 
 def random_adapter(adapter: Adapter, seed: int) -> tuple[Adapter, float]:
-    """The same adapter without what it learnt, and by how much its alpha must grow to shift the base as far.
+    """The adapter with shuffled weights, and the factor on its alpha that makes its shift as large as before.
 
-    Of a delta each weight matrix's entries are put in random order; of a pair the entries of what tuning added to each
-    of the expert's weights. Weights that no longer agree give a shift of another size (on a sample text, as the spread
-    over the vocabulary), which the second value makes up for. Raises `AdapterLoadError` for a pair whose models'
-    weights differ in shape.
+    In a delta, the entries of each weight matrix are shuffled; in a pair, the entries of the difference that tuning
+    made to each of the expert's weights. Shuffled weights give a shift of another size, so the factor is the ratio of
+    the shifts' spreads over the vocabulary on a sample text. Raises `AdapterLoadError` for a pair whose models' weights
+    differ in shape.
     """
     generator = torch.Generator().manual_seed(seed)
     with tempfile.TemporaryDirectory() as parent:
@@ -55,7 +55,7 @@ def random_adapter(adapter: Adapter, seed: int) -> tuple[Adapter, float]:
 
 
 def shuffled_map(vocabulary_map: VocabularyMap, seed: int) -> VocabularyMap:
-    """The same base tokens matched, their steering tokens in random order."""
+    """The map with the same base tokens matched, and their steering tokens shuffled."""
     ids = vocabulary_map.ids.copy()
     matched = np.flatnonzero(ids >= 0)
     order = list(range(len(matched)))
@@ -67,7 +67,7 @@ def shuffled_map(vocabulary_map: VocabularyMap, seed: int) -> VocabularyMap:
 
 @torch.no_grad()
 def _spread(adapter: Adapter, folders: Sequence[Path]) -> float:
-    """The standard deviation of the shift over the vocabulary, the mean over the positions of a sample text."""
+    """The shift's standard deviation over the vocabulary, averaged over the positions of a sample text."""
     first = adapter.models[0]
     text = "\n".join(SAMPLE_TEXTS.values())[:_SAMPLE_CHARACTERS]
     ids = first.tokenizer(text, add_special_tokens=False)["input_ids"][: first.max_model_len]
@@ -79,17 +79,19 @@ def _spread(adapter: Adapter, folders: Sequence[Path]) -> float:
 
 
 def _shuffled(values: Tensor, generator: torch.Generator) -> Tensor:
+    """All entries of a tensor in random order, in the same shape."""
     order = torch.randperm(values.numel(), generator=generator)
     return values.flatten()[order].view_as(values)
 
 
 def _read(folder: Path) -> dict[str, Tensor]:
-    """All weights of a model folder, float32, however many files hold them."""
+    """All weights of a model folder as float32, from one file or several."""
     files = sorted(folder.glob("*.safetensors"))
     return {name: weight.float() for file in files for name, weight in load_file(file).items()}
 
 
 def _write(folder: Path, weights: dict[str, Tensor]) -> None:
+    """Replace the weights of a model folder by one file."""
     for file in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         file.unlink()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

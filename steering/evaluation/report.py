@@ -1,4 +1,4 @@
-"""A comparison as a table, as JSON, and as a picture."""
+"""Reports of a comparison: a table, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from mapping_cache import PlotsUnavailableError
 from steering.evaluation.comparison import NOTE, Comparison, Row
+from steering.evaluation.figure import new_figure
 from steering.evaluation.systems import BASE, STEERED, TUNED
 
 _INK, _PALE = "#2b2f36", "#c9ced6"
 _COLOURS = {BASE: "#8a95a5", STEERED: "#1f6f8b", TUNED: "#3d8b5f"}
-_PANELS, _COLUMNS, _DPI = 12, 3, 130
+_PANELS, _COLUMNS = 12, 3
 
 
 def as_table(comparison: Comparison, title: str = "") -> Table:
-    """Figures down, task by task, systems across; below a figure the share of the gap to direct tuning."""
+    """A table with a row for each figure, by task, and a column for each system.
+
+    Below a figure stands the share of the gap to direct tuning that each system closes.
+    """
     table = Table(
         title=title or None,
         caption=NOTE,
@@ -49,7 +52,7 @@ def as_table(comparison: Comparison, title: str = "") -> Table:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """All of it in plain values; what is not a finite number is null."""
+    """The whole comparison as values that JSON has; NaN and infinities become null."""
     return {
         "about": dict(comparison.about),
         "note": NOTE,
@@ -70,7 +73,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def figure_names(rows: Sequence[Row]) -> list[str]:
-    """Every figure that some row has, task by task, in the order in which they first come."""
+    """The names of all figures of any row, by task, in order of first appearance."""
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     tasks = list(dict.fromkeys(_task(name) for name in names))
     return sorted(names, key=lambda name: tasks.index(_task(name)))
@@ -81,20 +84,14 @@ def _task(name: str) -> str:
 
 
 def write_picture(comparison: Comparison, path: Path, *, title: str) -> None:
-    """A panel for each figure (the first twelve), a bar for each system, in a PNG file.
+    """Draw a panel for each of the first twelve figures, with a bar for each system, into a PNG file.
 
-    Raises `PlotsUnavailableError` where matplotlib is missing and OSError where the file cannot be written.
+    Raises `PlotsUnavailableError` if matplotlib is missing and OSError if the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PlotsUnavailableError("a picture needs matplotlib: pip install 'trimtab[plots]'") from error
     names = figure_names(comparison.rows)[:_PANELS]
     depth = -(-len(names) // _COLUMNS)
     height = depth * (1.0 + 0.28 * len(comparison.rows)) + 0.8
-    figure = Figure(figsize=(12.0, height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12.0, height)
     figure.suptitle(title, color=_INK, parse_math=False)
     panels = figure.subplots(depth, _COLUMNS, squeeze=False).flatten()
     for axes, name in zip(panels, names, strict=False):

@@ -1,6 +1,6 @@
-"""Many requests through the engine: scoring by prompt log probabilities, generation by greedy requests.
+"""Runs many requests through the engine: scoring by prompt log probabilities, answers by greedy decoding.
 
-The engine batches; there is no other generate loop.
+The engine batches them; evaluation has no generate loop of its own.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from steering.examples import EncodedExample
 from steering.types import Request, SamplingParams, StepOutput, TokenLogprob
 
 Progress = Callable[[int], None]
+"""Receives the number of requests that have just ended."""
+
 FoundT = TypeVar("FoundT")
 
 
 class EvaluationError(RuntimeError):
-    """A request that the engine could not answer; the message says why."""
+    """The engine could not answer a request; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a system makes of a given response.
+    """The likelihood of a given response under a system.
 
-    `nll`: summed negative log likelihood, nats; `best`: each position's likeliest token.
+    `nll` is the negative log likelihood, summed, in nats; `best` is the most likely token at each position.
     """
 
     nll: float
@@ -34,18 +36,21 @@ class Score:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the response, the end of the text among them."""
+        """The number of tokens of the response, including the end-of-text token."""
         return len(self.best)
 
     @property
     def mean(self) -> float:
-        """Nats a token."""
+        """The mean negative log likelihood, in nats a token."""
         return self.nll / self.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A greedy answer: its text, how many tokens were drawn, at how many steering changed the likeliest, and its KL."""
+    """A greedy answer: its text and its number of tokens.
+
+    `changed` counts the tokens at which steering changed the argmax; `kl` is KL(steered || base), summed, in nats.
+    """
 
     text: str
     tokens: int
@@ -54,7 +59,7 @@ class Answer:
 
 
 def score(system: System, encoded: Sequence[EncodedExample], progress: Progress | None = None) -> list[Score]:
-    """How likely each response is after its prompt, by the steered distribution."""
+    """The likelihood of each response after its prompt, under the steered distribution. Raises `EvaluationError`."""
 
     def finish(number: int, result: _Result) -> Score:
         entries = [entry for entry in result.prompt[encoded[number].start :] if entry is not None]
@@ -67,7 +72,7 @@ def score(system: System, encoded: Sequence[EncodedExample], progress: Progress 
 def generate(
     system: System, prompts: Sequence[Sequence[int]], max_tokens: int, progress: Progress | None = None
 ) -> list[Answer]:
-    """Greedy answers, at most `max_tokens` long."""
+    """Greedy answers to prompts of token ids, at most `max_tokens` tokens long. Raises `EvaluationError`."""
     vocabulary = system.engine.base.vocabulary
 
     def finish(_: int, result: _Result) -> Answer:
@@ -80,6 +85,8 @@ def generate(
 
 @dataclass(slots=True)
 class _Result:
+    """The outputs of the engine for one request, so far."""
+
     tokens: list[int] = field(default_factory=list)
     prompt: tuple[TokenLogprob | None, ...] = ()
     changed: int = 0
@@ -101,7 +108,10 @@ def _run(
     finish: Callable[[int, _Result], FoundT],
     progress: Progress | None,
 ) -> list[FoundT]:
-    """All requests at once; raises `EvaluationError` at the first that fails, with none left behind."""
+    """Run all requests; `finish` turns each result into the value to return.
+
+    Raises `EvaluationError` at the first request that fails, after aborting the others.
+    """
     engine = system.engine
     numbers: dict[str, int] = {}
     running: dict[str, _Result] = {}
@@ -116,7 +126,7 @@ def _run(
                 name = output.request_id
                 running[name].take(output)
                 if output.finish_reason is not None:
-                    # At once, since what a scored prompt brings is large.
+                    # Finished at once, because the log probabilities of a scored prompt take much memory.
                     found[numbers[name]] = finish(numbers[name], running.pop(name))
                     if progress is not None:
                         progress(1)

@@ -1,4 +1,4 @@
-"""How an adapter is to steer a base: all that a sweep turns."""
+"""How an adapter steers a base: the hyperparameters that a sweep varies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Unmatched = Literal["neutral", "zero"]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting of everything between an adapter and a base; None is the adapter's own.
+    """All hyperparameters between an adapter and a base; None is the adapter's own value.
 
-    `method`, `form` and `min_similarity` make the vocabulary map; `unmatched` says whether what has no score
-    is neutral ("neutral": the shift is centred) or 0 ("zero"). `top_k` 0 shifts every token.
+    `method`, `form` and `min_similarity` decide the vocabulary map. `unmatched` decides the shift of tokens without a
+    match: "neutral" centres the shift and then fills with 0, "zero" fills with 0 and does not centre. `top_k` 0 shifts
+    every token.
     """
 
     alpha: float | None = None
@@ -31,7 +32,7 @@ class Setting:
 
 
 def filled(setting: Setting, adapter: Adapter) -> Setting:
-    """The same with the adapter's own values in place of None."""
+    """The setting with the adapter's own values in place of None."""
     return replace(
         setting,
         alpha=adapter.alpha if setting.alpha is None else setting.alpha,
@@ -42,7 +43,7 @@ def filled(setting: Setting, adapter: Adapter) -> Setting:
 
 
 def map_for(engine: Engine, adapter: Adapter, setting: Setting) -> VocabularyMap:
-    """The vocabulary map that a setting asks for, from the cache where it is there."""
+    """The vocabulary map of a setting, from the cache or newly built."""
     return load_or_build(
         engine.base.vocabulary,
         adapter.models[0].vocabulary,
@@ -60,16 +61,16 @@ def apply(
     name: str = "",
     vocabulary_map: VocabularyMap | None = None,
 ) -> SteeringSpec:
-    """Attach an adapter by a setting, and return what requests then ask for.
+    """Attach an adapter to the engine under a setting, and return the steering that requests then ask for.
 
-    `name` and `vocabulary_map` take the places of the adapter's own and of the setting's.
+    `name` replaces the adapter's own name, `vocabulary_map` the map of the setting.
     """
     whole = filled(setting, adapter)
     steering = replace(
         adapter,
         name=name or adapter.name,
         neutral=whole.unmatched == "neutral",
-        # A request cannot ask for no limit where the adapter has one.
+        # Set here, because a request cannot remove the limit of an adapter that has one.
         top_k=whole.top_k or None,
     )
     used = vocabulary_map if vocabulary_map is not None else map_for(engine, adapter, setting)

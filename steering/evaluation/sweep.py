@@ -1,7 +1,7 @@
-"""Which setting steers best: each dial turned with the rest fixed, on a development split; then the test split.
+"""A sweep finds the setting that steers best: it varies one hyperparameter at a time on a development split.
 
-Every measurement is a line of a JSON-lines file, keyed by all that it depends on, so that a sweep that is cut off goes
-on where it was.
+The best setting is then measured on the test split. Every measurement is a line of a JSON-lines file, keyed by
+everything that it depends on, so that an interrupted sweep continues where it stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from steering.evaluation.systems import BASE, base_system, steered_system
 from steering.evaluation.task import ItemT, Measurement, Task
 from steering.model.loaded_model import LoadedModel
 
-DIALS: dict[str, tuple[Any, ...]] = {
+HYPERPARAMETERS: dict[str, tuple[Any, ...]] = {
     "alpha": (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
     "bridge": ("map", "rescore"),
     "method": ("exact", "pm-mined", "mined"),
@@ -32,25 +32,27 @@ DIALS: dict[str, tuple[Any, ...]] = {
     "unmatched": ("neutral", "zero"),
     "top_k": (0, 1, 5, 20, 100),
 }
-# What lies between two vocabularies is nothing where they are one.
-_BETWEEN = ("bridge", "method", "form", "min_similarity", "unmatched")
+"""The fields of `Setting` that a sweep varies, with their usual values."""
+
+# Hyperparameters without effect when the base and the adapter share one vocabulary.
+_ACROSS_VOCABULARIES = ("bridge", "method", "form", "min_similarity", "unmatched")
 _TERM = re.compile(r"\s*([+-]?)\s*([\w.-]*\w)\s*")
 
 
 class SweepError(ValueError):
-    """A sweep that cannot be run as asked; the message says why."""
+    """A sweep cannot be run as asked; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A signed sum of figures, to be made as large as can be: `retain.rouge_l - forget.rouge_l`."""
+    """The quantity that a sweep maximises: a signed sum of figures, as in `retain.rouge_l - forget.rouge_l`."""
 
     text: str
     terms: tuple[tuple[float, str], ...]
 
     @classmethod
     def parse(cls, text: str) -> Criterion:
-        """Raises `SweepError` for anything but figures joined by + and - (with spaces round them)."""
+        """Read a criterion: names of figures joined by + and - with spaces around them. Raises `SweepError`."""
         parts = text.replace("- ", "+ -").split("+ ") if text.strip() else []
         terms = []
         for part in parts:
@@ -66,7 +68,7 @@ class Criterion:
         return cls(text, tuple(terms))
 
     def value(self, figures: Mapping[str, float]) -> float:
-        """Raises `SweepError` for a figure that no task measures."""
+        """The criterion's value for measured figures. Raises `SweepError` for a figure that no task measures."""
         for _, name in self.terms:
             if name not in figures:
                 raise SweepError(f"criterion: there is no figure {name!r} (there are: {', '.join(figures)})")
@@ -74,11 +76,14 @@ class Criterion:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One measurement: on which split, which dial was turned ("" for none), and what came of it."""
+class SweepRun:
+    """The figures of one setting on one split.
+
+    `split` is "development" or "test"; `varied` is the hyperparameter that differs from the start, "" for none.
+    """
 
     split: str
-    dial: str
+    varied: str
     label: str
     setting: Setting
     figures: Mapping[str, float]
@@ -86,17 +91,17 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """All trials on the development split, the setting chosen there, and the final figures on the test split."""
+    """The runs on the development split, the setting chosen there, and the final runs on the test split."""
 
-    trials: tuple[Trial, ...]
+    runs: tuple[SweepRun, ...]
     chosen: Setting
-    final: tuple[Trial, ...]
+    final: tuple[SweepRun, ...]
 
 
 def split(items: Sequence[ItemT], share: float, seed: int) -> tuple[list[ItemT], list[ItemT]]:
-    """A development split of about `share` of the items, and the rest, each in its first order.
+    """Draw a development split of about `share` of the items; the rest is the test split. Both keep the items' order.
 
-    Raises `SweepError` unless both get something.
+    Raises `SweepError` if either split is empty.
     """
     order = list(range(len(items)))
     random.Random(seed).shuffle(order)
@@ -110,7 +115,11 @@ def split(items: Sequence[ItemT], share: float, seed: int) -> tuple[list[ItemT],
 
 
 class Sweep:
-    """Runs one adapter on one base through its settings."""
+    """Measures one adapter on one base under many settings.
+
+    `results` is the JSON-lines file of measurements. `observe` receives a system's label and the number of requests
+    that have ended; `tell` receives each run. Raises `SweepError` for a results file with a broken line.
+    """
 
     def __init__(
         self,
@@ -122,7 +131,7 @@ class Sweep:
         results: Path,
         *,
         observe: Observer | None = None,
-        tell: Callable[[Trial], None] | None = None,
+        tell: Callable[[SweepRun], None] | None = None,
     ) -> None:
         self._engine, self._adapter = engine, adapter
         self._tasks = {"development": development, "test": test}
@@ -133,45 +142,54 @@ class Sweep:
         self._done = _read(results)
         self._base: dict[str, dict[str, Measurement]] = {}
 
-    def run(self, start: Setting | None = None, dials: Mapping[str, Sequence[Any]] = DIALS) -> SweepResult:
-        """Turn each dial from `start`, then all to their best at once; the best of these is measured on the test split.
+    def run(
+        self, start: Setting | None = None, hyperparameters: Mapping[str, Sequence[Any]] = HYPERPARAMETERS
+    ) -> SweepResult:
+        """Vary each of the hyperparameters from `start`, then combine the best value of each.
 
-        Raises `SweepError` for a dial that there is not, or a criterion that nothing measures.
+        The best of all these settings on the development split is measured on the test split, beside the base and the
+        start. Raises `SweepError` for an unknown hyperparameter, or a criterion with a figure that no task measures.
         """
-        unknown = sorted(set(dials) - {field.name for field in fields(Setting)})
+        unknown = sorted(set(hyperparameters) - {field.name for field in fields(Setting)})
         if unknown:
-            raise SweepError(f"there is no dial {unknown[0]!r} (there are: {', '.join(DIALS)})")
+            known = ", ".join(HYPERPARAMETERS)
+            raise SweepError(f"there is no hyperparameter {unknown[0]!r} (there are: {known})")
         first = filled(start or Setting(), self._adapter)
-        trials = [self._trial("development", "", "start", first)]
-        # Before hours are spent: does the criterion stand?
-        self._criterion.value(trials[0].figures)
-        together = first
-        for dial, values in self._turned(dials).items():
-            turned = [
-                self._trial("development", dial, f"{dial} {value}", replace(first, **{dial: value}))
+        runs = [self._run_setting("development", "", "start", first)]
+        # A criterion that cannot be computed is found here, before the hours that the other runs take.
+        self._criterion.value(runs[0].figures)
+        combined = first
+        for name, values in self._effective(hyperparameters).items():
+            varied = [
+                self._run_setting("development", name, f"{name} {value}", replace(first, **{name: value}))
                 for value in values
             ]
-            trials += turned
-            together = replace(together, **{dial: getattr(self._best([trials[0], *turned]).setting, dial)})
-        trials.append(self._trial("development", "", "each at its best", together))
-        chosen = self._best(trials).setting
-        final = [
-            self._trial("test", "", BASE, replace(first, alpha=0.0)),
-            self._trial("test", "", "start", first),
-        ]
-        final.append(self._trial("test", "", "chosen", chosen))
-        return SweepResult(tuple(trials), chosen, tuple(final))
+            runs += varied
+            combined = replace(combined, **{name: getattr(self._best([runs[0], *varied]).setting, name)})
+        runs.append(self._run_setting("development", "", "each at its best", combined))
+        chosen = self._best(runs).setting
+        final = (
+            self._run_setting("test", "", BASE, replace(first, alpha=0.0)),
+            self._run_setting("test", "", "start", first),
+            self._run_setting("test", "", "chosen", chosen),
+        )
+        return SweepResult(tuple(runs), chosen, final)
 
-    def _turned(self, dials: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-        """The dials that can make a difference."""
-        same = map_for(self._engine, self._adapter, Setting()).is_identity
-        return {dial: values for dial, values in dials.items() if not (same and dial in _BETWEEN)}
+    def _effective(self, hyperparameters: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        """The hyperparameters that have an effect for this base and adapter."""
+        shared = map_for(self._engine, self._adapter, Setting()).is_identity
+        return {
+            name: values
+            for name, values in hyperparameters.items()
+            if not (shared and name in _ACROSS_VOCABULARIES)
+        }
 
-    def _best(self, trials: Sequence[Trial]) -> Trial:
-        """The first of the best, so that nothing is changed for nothing."""
-        return max(trials, key=lambda trial: self._criterion.value(trial.figures))
+    def _best(self, runs: Sequence[SweepRun]) -> SweepRun:
+        """The run with the largest criterion; among equals the first, so that a tie keeps the start."""
+        return max(runs, key=lambda run: self._criterion.value(run.figures))
 
-    def _trial(self, part: str, dial: str, label: str, setting: Setting) -> Trial:
+    def _run_setting(self, part: str, varied: str, label: str, setting: Setting) -> SweepRun:
+        """Measure a setting on a split, or take its figures from the results file."""
         key = self._key(part, setting)
         if key not in self._done:
             figures = self._measure(part, setting)
@@ -179,10 +197,10 @@ class Sweep:
             with self._results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             self._done[key] = figures
-        trial = Trial(part, dial, label, setting, self._done[key])
+        run = SweepRun(part, varied, label, setting, self._done[key])
         if self._tell is not None:
-            self._tell(trial)
-        return trial
+            self._tell(run)
+        return run
 
     def _measure(self, part: str, setting: Setting) -> dict[str, float]:
         tasks = self._tasks[part]
@@ -192,8 +210,8 @@ class Sweep:
         return measure(system, tasks, self._base[part], self._observe)[0]
 
     def _key(self, part: str, setting: Setting) -> str:
-        """Names a measurement by all that it depends on."""
-        what = (
+        """A digest of everything that a measurement depends on."""
+        parts = (
             self._engine.base.vocabulary.fingerprint,
             self._engine.base.dtype,
             self._weights,
@@ -201,11 +219,14 @@ class Sweep:
             setting,
             self._tasks[part],
         )
-        return hashlib.sha256(repr(what).encode()).hexdigest()[:24]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:
-    """Earlier measurements; a last line that was cut off is dropped. Raises `SweepError` for any other broken line."""
+    """The figures of earlier measurements by their keys.
+
+    An incomplete last line is removed from the file. Raises `SweepError` for any other broken line.
+    """
     done: dict[str, dict[str, float]] = {}
     if not path.exists():
         return done
@@ -229,7 +250,7 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _weights_fingerprint(model: LoadedModel) -> str:
-    """Tells models of one path apart: a digest of a folder's weights, or the revision of what was fetched."""
+    """A digest of the weights in a model's folder; for a model fetched by its id, the id and the revision."""
     folder = Path(model.path)
     if not folder.is_dir():
         return f"{model.path}@{getattr(model.model.config, '_commit_hash', None)}"

@@ -1,4 +1,4 @@
-"""What is measured side by side: the base, the base steered, direct tuning, and the controls."""
+"""The systems that are compared: the base, the base steered, the base tuned directly, and the controls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RANDOM, SHUFFLED = "random adapter", "shuffled map"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class System:
-    """One row of a table: an engine and what steers its requests. `parameters` counts the models that run."""
+    """One system of a comparison: an engine and the steering of its requests. `parameters` counts all models in use."""
 
     label: str
     engine: Engine
@@ -30,7 +30,7 @@ class System:
 
 
 def base_system(engine: Engine) -> System:
-    """The base as it is."""
+    """The unsteered base."""
     return System(BASE, engine, (), size(engine.base))
 
 
@@ -51,16 +51,16 @@ def alone_system(adapter: Adapter, config: EngineConfig) -> System:
 
 
 def random_system(engine: Engine, adapter: Adapter, setting: Setting, seed: int) -> System:
-    """Steered as far by the same adapter without what it learnt."""
+    """The base steered by the adapter with shuffled weights, at an alpha that makes the shift as large."""
     drawn, factor = random_adapter(adapter, seed)
     whole = filled(setting, adapter)
     return steered_system(engine, drawn, replace(whole, alpha=factor * (whole.alpha or 0.0)), RANDOM)
 
 
 def shuffled_system(engine: Engine, adapter: Adapter, setting: Setting, seed: int) -> System:
-    """Steered through a map whose targets are in random order; always by the bridge `map`.
+    """The base steered through a map whose targets are shuffled, always by the bridge `map`.
 
-    Rescoring reads text and has hardly any use for a map.
+    The bridge `rescore` reads text and hardly uses the map.
     """
     shuffled = shuffled_map(map_for(engine, adapter, setting), seed)
     spec = apply(
@@ -76,7 +76,7 @@ def shuffled_system(engine: Engine, adapter: Adapter, setting: Setting, seed: in
 def control_systems(
     engine: Engine, adapter: Adapter, setting: Setting, seed: int
 ) -> list[Callable[[], System]]:
-    """The rows that every table prints beside the steered base, each made when it is measured."""
+    """The three controls of a comparison, each made when it is measured."""
     return [
         lambda: alone_system(adapter, engine.config),
         lambda: random_system(engine, adapter, setting, seed),
@@ -85,6 +85,9 @@ def control_systems(
 
 
 def size(model: LoadedModel) -> int:
-    """Parameters of a model, tied ones once; counted from its configuration, as the engine may lay weights out anew."""
+    """The number of a model's parameters, tied ones counted once.
+
+    It is computed from the configuration, because the engine may have rearranged the weights.
+    """
     with torch.device("meta"):
         return int(AutoModelForCausalLM.from_config(model.model.config).num_parameters())

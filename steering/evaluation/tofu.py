@@ -1,4 +1,4 @@
-"""TOFU (Maini et al., 2024): unlearning invented authors, measured as its published code does."""
+"""TOFU (Maini et al., 2024), a benchmark of unlearning invented authors, measured as its published code does."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _FILES = {
     AUTHORS: "real_authors_perturbed.json",
     FACTS: "world_facts_perturbed.json",
 }
-# The sets of the training data have paraphrases; the two of the real world ask to choose.
+# The sets about the real world, which are multiple choice. The other two, from the training data, have paraphrases.
 _CHOICES = (AUTHORS, FACTS)
 _MEASURES = ("probability", "rouge_l_recall", "truth_score")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, its answer, the answer in other words (or itself), and wrong answers."""
+    """A question with its answer, a paraphrase of the answer (or the answer itself), and wrong answers."""
 
     prompt: str
     answer: str
@@ -48,7 +48,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class TofuTask:
-    """The four sets. `oracle` are the truth ratios on the forgotten of a model that never saw them."""
+    """TOFU's four sets. `oracle`: truth ratios on the forgotten set of a model that never saw it."""
 
     sets: dict[str, tuple[Question, ...]]
     max_tokens: int = 64
@@ -57,7 +57,7 @@ class TofuTask:
 
     @property
     def requests(self) -> int:
-        """How many requests measuring one system takes."""
+        """One request for each answer, paraphrase and wrong answer to score, and one to answer each question."""
         return sum(
             2 + len(each.perturbed) + (name not in _CHOICES)
             for name, found in self.sets.items()
@@ -67,7 +67,10 @@ class TofuTask:
     def measure(
         self, system: System, base: Measurement | None = None, progress: Progress | None = None
     ) -> Measurement:
-        """Probability, ROUGE-L recall and truth on each set, model utility, and forget quality beside an oracle."""
+        """Measure probability, ROUGE-L recall and truth score on each set, and model utility.
+
+        With an oracle, also measure forget quality.
+        """
         figures: dict[str, float] = {}
         ratios: dict[str, list[float]] = {}
         answers: dict[str, list[str]] = {}
@@ -96,15 +99,15 @@ class TofuTask:
         )
 
     def forget_ratios(self, system: System, progress: Progress | None = None) -> tuple[float, ...]:
-        """A system's truth ratios on what is forgotten."""
+        """A system's truth ratios on the forgotten set."""
         known = _score(system, self.sets[FORGET], choices=False, progress=progress)
         return tuple(truth_ratio(each.paraphrased.mean, each.wrong) for each in known)
 
 
 def read_tofu(folder: Path, *, limit: int | None = None) -> dict[str, tuple[Question, ...]]:
-    """The four perturbed sets of a folder, at most `limit` questions of each, evenly spaced.
+    """The four perturbed sets of a folder by name, at most `limit` questions of each, evenly spaced.
 
-    Raises `DataError` naming file and line, or the file that is missing.
+    Raises `DataError` naming the bad line or the missing file.
     """
     found = {}
     for name, pattern in _FILES.items():
@@ -145,7 +148,7 @@ def _parse(value: Any, where: str, paraphrases: bool) -> Question:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """How likely one question's answers are: the answer, the paraphrase, and the mean nll of each wrong one."""
+    """The scores of one question: of the answer, of the paraphrase, and the mean nll of each wrong answer."""
 
     answer: Score
     paraphrased: Score

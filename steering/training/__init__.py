@@ -1,4 +1,4 @@
-"""Training of the tiny models that steer; imported by the command line and the demo only."""
+"""Training of the tiny models that steer. Only the command line and the demo import it."""
 
 from steering.training.checkpoint import CheckpointError, remove_checkpoint
 from steering.training.data import Batch, StepTotals, collate, endless_groups, shuffled_groups

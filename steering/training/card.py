@@ -1,4 +1,4 @@
-"""What an adapter folder says of itself: `adapter.json` for the engine, `README.md` and a picture for people."""
+"""The description in an adapter folder: `adapter.json` for the engine, `README.md` and a picture for people."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PICTURE = "loss.png"
 
 
 def describe_model(model: Any, tokenizer: Any, name: str = "") -> dict[str, Any]:
-    """A model in the card's words: its name, architecture, size and vocabulary."""
+    """A model's entry in the card: its name, architecture, number of parameters and vocabulary."""
     width = int(model.get_output_embeddings().weight.shape[0])
     return {
         "name": Path(name).name if name else "",
@@ -32,7 +32,7 @@ def describe_model(model: Any, tokenizer: Any, name: str = "") -> dict[str, Any]
 
 
 def describe_data(encoded: Sequence[EncodedExample]) -> dict[str, Any]:
-    """The data in the card's words: how much of it there is, and its fingerprint."""
+    """The data's entry in the card: its fingerprint, the examples by objective, and the response tokens."""
     return {
         "fingerprint": fingerprint(encoded),
         "examples": dict(sorted(Counter(each.objective for each in encoded).items())),
@@ -49,9 +49,9 @@ def write_adapter(
     *,
     console: Console | None = None,
 ) -> None:
-    """Write `adapter.json` with the card in it, the same as `README.md`, and the loss picture where it can be drawn.
+    """Write `adapter.json` with the card, the card as `README.md`, and the loss picture if matplotlib is there.
 
-    The same run writes the same bytes: the adapter's version is a digest of its files.
+    The same run writes the same bytes, because the adapter's version is a digest of its files.
     """
     figures = {"steps": report.steps, "closing_loss": report.loss, "closing_terms": report.terms}
     whole = {

@@ -1,4 +1,4 @@
-"""A run's state on disk: whole or not there at all, and never another run's."""
+"""The state of a training run on disk: written atomically, and resumed by the same run only."""
 
 from __future__ import annotations
 
@@ -18,18 +18,24 @@ _STATE = "state"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that is missing, in the way, or of another run; the message names the folder."""
+    """A checkpoint is missing, in the way, broken, or of another run; the message names the folder."""
 
 
 class Checkpoint:
-    """The one checkpoint that a run keeps in `folder`; weights, optimiser and random state are `accelerate`'s files."""
+    """The only checkpoint of a run, in `folder`. `accelerate` writes the weights, optimiser and random state.
+
+    `run` is a fingerprint of the run; a checkpoint with another one is refused.
+    """
 
     def __init__(self, folder: Path, run: str) -> None:
         self.folder = folder
         self._run = run
 
     def open(self, *, resume: bool) -> list[StepRecord]:
-        """The steps that are done; raises `CheckpointError` unless the folder is what `resume` says it is."""
+        """The records of the steps done so far: none for a new run.
+
+        Raises `CheckpointError` if a new run finds a checkpoint, or a resumed run finds none of its own.
+        """
         self._recover()
         if not resume:
             if self.folder.exists():
@@ -49,11 +55,11 @@ class Checkpoint:
         return records
 
     def load(self, accelerator: Any) -> None:
-        """Put weights, optimiser and random generators back as they were."""
+        """Restore the weights, the optimiser and the random generators."""
         accelerator.load_state(str(self.folder / _STATE))
 
     def save(self, accelerator: Any, records: list[StepRecord]) -> None:
-        """Replace the checkpoint; a run that dies meanwhile leaves the old one."""
+        """Replace the checkpoint. A run that dies during this leaves the old one intact."""
         fresh = _beside(self.folder, "new")
         if accelerator.is_main_process:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -73,14 +79,14 @@ class Checkpoint:
         accelerator.wait_for_everyone()
 
     def _recover(self) -> None:
-        """A run that died between the two renames of `save` left the old checkpoint under its other name."""
+        """Undo the first rename of a `save` that died before its second: put the old checkpoint back."""
         old = _beside(self.folder, "old")
         if not self.folder.exists() and old.exists():
             old.rename(self.folder)
 
 
 def remove_checkpoint(options: RunOptions | None) -> None:
-    """The run has ended and its result is written."""
+    """Remove the checkpoint of a run whose result is written."""
     if options is not None and options.checkpoint is not None:
         for folder in (
             options.checkpoint,
@@ -91,17 +97,17 @@ def remove_checkpoint(options: RunOptions | None) -> None:
 
 @contextmanager
 def _without_warnings_of_tied_heads() -> Iterator[None]:
-    """accelerate warns of a head that shares its embedding's weights at every checkpoint; loading ties it again."""
+    """Silence accelerate's warning about a head tied to its embedding, given at each save; loading ties it again."""
     logger = logging.getLogger("accelerate.utils.other")
 
-    def is_other(record: logging.LogRecord) -> bool:
+    def is_about_anything_else(record: logging.LogRecord) -> bool:
         return "Removed shared tensor" not in record.getMessage()
 
-    logger.addFilter(is_other)
+    logger.addFilter(is_about_anything_else)
     try:
         yield
     finally:
-        logger.removeFilter(is_other)
+        logger.removeFilter(is_about_anything_else)
 
 
 def _beside(folder: Path, ending: str) -> Path:

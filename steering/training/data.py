@@ -1,4 +1,4 @@
-"""From encoded examples to padded batches."""
+"""Encoded examples in groups of about the same length, and as padded batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from steering.examples import EncodedExample, Objective
 
-# Sequences are sorted by length within this many batches, so that little of a batch is padding.
+# Sequences are sorted by length within pools of this many batches, which keeps padding small.
 _POOL = 16
 
 
@@ -19,7 +19,7 @@ _POOL = 16
 class Batch:
     """Right-padded sequences: `ids`, `attention` and `response` are `[rows, length]` (int64, int64, bool).
 
-    `response[i, t]` says that token t of row i is to be predicted. `objectives` has one entry a row.
+    `response[i, t]` is true if token t of row i is a response token. `objectives` has one entry a row.
     """
 
     ids: torch.Tensor
@@ -28,7 +28,7 @@ class Batch:
     objectives: tuple[Objective, ...]
 
     def to(self, device: torch.device) -> Batch:
-        """The same on `device`."""
+        """The batch on `device`."""
         if self.ids.device == device:
             return self
         return Batch(
@@ -38,9 +38,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class StepTotals:
-    """Rows and response tokens of each objective in a whole optimiser step, of which a batch may be a part.
+    """The rows and response tokens of each objective in a whole optimiser step, of which a batch may be a part.
 
-    Losses are divided by these, so that a step is the same in however many parts it is computed.
+    Losses are divided by these counts, so that the number of parts does not change the step.
     """
 
     rows: Mapping[Objective, int]
@@ -48,21 +48,21 @@ class StepTotals:
 
     @classmethod
     def of(cls, rows: Sequence[EncodedExample]) -> StepTotals:
-        """Count a step's rows."""
+        """Count the rows and tokens of a step."""
         tokens: Counter[Objective] = Counter()
         for row in rows:
             tokens[row.objective] += len(row.ids) - row.start
         return cls(Counter(row.objective for row in rows), tokens)
 
     def share(self, objective: Objective) -> float:
-        """The part of the step's rows that have this objective."""
+        """The share of the step's rows with this objective, 0 to 1."""
         return self.rows.get(objective, 0) / sum(self.rows.values())
 
 
 def shuffled_groups(
     encoded: Sequence[EncodedExample], batch_size: int, rng: random.Random
 ) -> Iterator[list[EncodedExample]]:
-    """The rows of one epoch's steps in random order, each of sequences of about the same length."""
+    """One epoch: groups of at most `batch_size` rows of about the same length, in random order."""
     order = list(range(len(encoded)))
     rng.shuffle(order)
     pool = batch_size * _POOL
@@ -78,14 +78,14 @@ def shuffled_groups(
 def endless_groups(
     encoded: Sequence[EncodedExample], batch_size: int, seed: int
 ) -> Iterator[list[EncodedExample]]:
-    """One epoch after another; the same seed gives the same order."""
+    """The groups of one epoch after another, without end; the same seed gives the same order."""
     rng = random.Random(seed)
     while True:
         yield from shuffled_groups(encoded, batch_size, rng)
 
 
 def collate(rows: Sequence[EncodedExample], pad_id: int) -> Batch:
-    """One right-padded batch."""
+    """A batch of these rows, padded on the right with `pad_id`."""
     length = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)
     attention = torch.zeros((len(rows), length), dtype=torch.int64)

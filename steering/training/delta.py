@@ -1,6 +1,6 @@
-"""Training a delta adapter: a tiny model trained in full beside a frozen base (Cross-model Control, Wu et al., 2024).
+"""Trains a delta adapter: a tiny model, trained in full beside a frozen base (Cross-model Control, Wu et al., 2024).
 
-The delta shares the base's tokenizer. What is written is an adapter folder that the engine loads as it is.
+The delta shares the base's tokenizer. The result is an adapter folder that the engine loads as it is.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from steering.examples import EncodedExample
 from steering.training.card import describe_data, describe_model, write_adapter
 from steering.training.checkpoint import remove_checkpoint
 from steering.training.data import Batch, StepTotals, endless_groups
-from steering.training.loop import make_accelerator, optimise
-from steering.training.objectives import Loss, objective_loss, steered_logprobs
+from steering.training.loop import LossOf, make_accelerator, optimise
+from steering.training.objectives import Loss, ObjectiveWeights, objective_loss, steered_logprobs
 from steering.training.recipe import Recipe, RunOptions, TrainingReport, recipe_fingerprint
 from steering.training.saving import save_model
 from steering.training.scorer import ResponseScorer
 from steering.training.tuning import padding_id
 
 CONFIDENCE = 2.5
-"""How far the template's confidence is varied where nobody says."""
+"""The default for the range over which the template's confidence is varied."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeltaShape:
-    """A delta's size, for a Llama that starts from nothing; or `init`, the folder of a model to start from."""
+    """The size of a delta, a Llama with random weights; or, with `init`, the folder of a model to start from."""
 
     hidden_size: int = 128
     layers: int = 4
@@ -54,12 +54,12 @@ def train_delta(
     options: RunOptions | None = None,
     console: Console | None = None,
 ) -> TrainingReport:
-    """Trains a delta beside `base` (a Hugging Face causal LM) and writes its adapter folder to `out`.
+    """Train a delta beside `base` (a Hugging Face causal LM) and write its adapter folder to `out`.
 
-    At each position the base's logits are multiplied by a factor drawn between 1 / `confidence` and `confidence`, as
-    other bases are more or less sure of their tokens than this one; 1 is Cross-model Control as published.
-    `name` is what the card calls the base; `encoded` comes from `encode_for`. Raises ValueError for a starting model
-    of another vocabulary and for a `confidence` below 1, and what `optimise` raises.
+    At each position the base's logits are multiplied by a factor drawn between 1 / `confidence` and `confidence`,
+    because other bases are more or less confident than this one; 1 is Cross-model Control as published.
+    `name` is the base's name in the card; `encoded` comes from `encode_for`. Raises ValueError if the starting model
+    has another vocabulary or `confidence` is below 1, and the errors of `optimise`.
     """
     if confidence < 1:
         raise ValueError(f"confidence must be at least 1, not {confidence}")
@@ -69,21 +69,11 @@ def train_delta(
     torch.manual_seed(recipe.seed)
     delta = new_delta(base, tokenizer, shape, recipe.max_length)
     frozen = ResponseScorer(base.to(accelerator.device).eval().requires_grad_(False))
-
-    def loss(scorer: ResponseScorer, batch: Batch, totals: StepTotals) -> Loss:
-        with torch.no_grad():
-            base_logits = frozen(batch.ids, batch.attention, batch.response).float()
-            if confidence > 1:
-                base_logits *= _factors(len(base_logits), confidence).to(base_logits.device)
-        delta_logits = scorer(batch.ids, batch.attention, batch.response)
-        steered = steered_logprobs(base_logits, delta_logits)
-        return objective_loss(steered, torch.log_softmax(base_logits, -1), batch, recipe.weights, totals)
-
     records = optimise(
         delta,
         endless_groups(encoded, recipe.batch_size, recipe.seed),
         recipe.steps(len(encoded)),
-        loss,
+        _loss_beside(frozen, confidence, recipe.weights),
         recipe,
         accelerator=accelerator,
         pad_id=padding_id(tokenizer),
@@ -107,13 +97,28 @@ def train_delta(
     return report
 
 
+def _loss_beside(frozen: ResponseScorer, confidence: float, weights: ObjectiveWeights) -> LossOf:
+    """The loss of a delta's scores added to those of the frozen base."""
+
+    def loss(scorer: ResponseScorer, batch: Batch, totals: StepTotals) -> Loss:
+        with torch.no_grad():
+            base_logits = frozen(batch.ids, batch.attention, batch.response).float()
+            if confidence > 1:
+                base_logits *= _factors(len(base_logits), confidence).to(base_logits.device)
+        delta_logits = scorer(batch.ids, batch.attention, batch.response)
+        steered = steered_logprobs(base_logits, delta_logits)
+        return objective_loss(steered, torch.log_softmax(base_logits, -1), batch, weights, totals)
+
+    return loss
+
+
 def _factors(rows: int, confidence: float) -> torch.Tensor:
-    """`[rows, 1]`, evenly between 1 / confidence and confidence."""
+    """Factors drawn uniformly between 1 / confidence and confidence, `[rows, 1]`."""
     return torch.empty(rows, 1).uniform_(1.0 / confidence, confidence)
 
 
 def new_delta(base: Any, tokenizer: Any, shape: DeltaShape, max_length: int) -> Any:
-    """An untrained delta over the base's vocabulary, on the CPU. Raises ValueError for an `init` of another one."""
+    """An untrained delta over the base's vocabulary, on the CPU. Raises ValueError if `init` has another one."""
     vocabulary = int(base.get_output_embeddings().weight.shape[0])
     if shape.init is not None:
         delta = AutoModelForCausalLM.from_pretrained(shape.init, dtype=torch.float32)
@@ -137,6 +142,6 @@ def new_delta(base: Any, tokenizer: Any, shape: DeltaShape, max_length: int) -> 
     )
     delta = LlamaForCausalLM(config)
     with torch.no_grad():
-        # Begins near no shift at all, so that training starts from the base.
+        # A small final norm makes the initial shift small, so that training starts near the base.
         delta.model.norm.weight.mul_(0.3)
     return delta

@@ -1,6 +1,6 @@
-"""The optimiser's loop that every training run shares: AdamW, warm-up, cosine decay, clipping, a progress bar.
+"""The training loop that every run shares: AdamW, warm-up, cosine decay, gradient clipping and a progress bar.
 
-It runs on `accelerate`: a CPU, a GPU, or as many as `accelerate launch` starts processes for.
+It runs on `accelerate`: on a CPU, on a GPU, or on one GPU for each process that `accelerate launch` starts.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ from steering.training.recipe import OptimiserConfig, Precision, Recipe, RunOpti
 from steering.training.scorer import ResponseScorer
 
 LossOf = Callable[[ResponseScorer, Batch, StepTotals], Loss]
+"""The loss of a batch, given the model as a scorer and the counts of the batch's whole step."""
+
 _MIXED = {"float32": "no", "bfloat16": "bf16"}
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a number; a lower learning rate or forgetting weight may help."""
+    """The loss is NaN or infinite; a lower learning rate or a lower weight of forgetting may help."""
 
 
 class TrainingPausedError(RuntimeError):
-    """The time for this piece is over; the checkpoint says where to go on."""
+    """The run's time is over; it can be resumed from its checkpoint."""
 
     def __init__(self, step: int, total: int) -> None:
         super().__init__(f"paused after step {step} of {total}")
@@ -42,20 +44,20 @@ class TrainingPausedError(RuntimeError):
 
 
 def make_accelerator(device: str, precision: Precision) -> Any:
-    """An `Accelerator` on "auto", "cpu" or "cuda". Raises ValueError for a device that is not there."""
+    """An `Accelerator` for the device "auto", "cpu" or "cuda". Raises ValueError for another or an absent device."""
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(
             f"device must be auto, cpu or cuda, not {device!r} (CUDA_VISIBLE_DEVICES chooses GPUs)"
         )
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda: there is no GPU")
-    # accelerate keeps device and precision in a global of its own; a process that trains twice starts afresh.
+    # accelerate keeps device and precision in a global, which would bind later runs in this process.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     return Accelerator(cpu=device == "cpu", mixed_precision=_MIXED[precision])
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:
-    """Linear rise over `warmup * total` steps, then half a cosine down to nothing."""
+    """The factor on the peak rate at `step`: a linear rise over `warmup * total` steps, then half a cosine to 0."""
     rising = max(1, round(total * warmup))
     if step < rising:
         return (step + 1) / rising
@@ -76,12 +78,11 @@ def optimise(
     options: RunOptions | None = None,
     console: Console | None = None,
 ) -> tuple[StepRecord, ...]:
-    """Runs `total` steps over the rows of `groups` and returns a record of each.
+    """Train for `total` steps, one for each group of rows, and return a record of each step.
 
-    `loss` is given the model as a `ResponseScorer`, a part of a step, and the whole step's counts. `run` names what is
-    trained, so that only its own checkpoint is resumed; the same groups must then come again.
-    Raises `TrainingDivergedError` at the first loss that is not finite, `TrainingPausedError` when the time is up, and
-    `CheckpointError`.
+    `run` is the run's fingerprint: only a checkpoint with the same one is resumed. A resumed run needs the same groups
+    again, from the first. Raises `TrainingDivergedError` at the first loss that is not finite, `TrainingPausedError`
+    when the time is up, and `CheckpointError`.
     """
     options = options or RunOptions()
     checkpoint = Checkpoint(options.checkpoint, run) if options.checkpoint else None
@@ -119,7 +120,7 @@ def _rate(config: OptimiserConfig, step: int, total: int) -> float:
 
 
 class _Stepper:
-    """One optimiser step over a group of rows, split over processes and over parts in time."""
+    """Takes optimiser steps, each over a group of rows that is split over processes and into parts."""
 
     def __init__(
         self, accelerator: Any, scorer: ResponseScorer, loss: LossOf, recipe: Recipe, pad_id: int
@@ -134,7 +135,7 @@ class _Stepper:
         self._parts, self._weights = recipe.accumulate, recipe.weights
 
     def step(self, rows: Sequence[EncodedExample], rate: float, where: str) -> StepRecord:
-        """Descend once. Raises `TrainingDivergedError` before a broken loss can touch the weights."""
+        """Take one step at the learning rate `rate`. Raises `TrainingDivergedError` before the weights change."""
         accelerator = self._accelerator
         totals = StepTotals.of(rows)
         for group in self._optimiser.param_groups:
@@ -147,12 +148,12 @@ class _Stepper:
             share = rows[part :: self._parts * accelerator.num_processes]
             if not share and accelerator.num_processes == 1:
                 continue
-            # A process without a row still has to meet the others: it computes one for nothing.
+            # Every process must take part in the gradients' reduction; one without rows computes a row of weight 0.
             batch = collate(share or rows[:1], self._pad_id).to(accelerator.device)
             with nullcontext() if part == mine[-1] else accelerator.no_sync(self._scorer):
                 with accelerator.autocast():
                     value = self._loss(self._scorer, batch, totals)
-                # Gradients are averaged over processes, and each part is already divided by the whole step's counts.
+                # The mean over processes would divide again: each part is already divided by the whole step's counts.
                 accelerator.backward(value.total * (accelerator.num_processes if share else 0))
             if share:
                 sums[0] += float(value.total.detach())
@@ -168,7 +169,7 @@ class _Stepper:
         return StepRecord(loss, rate, dict(zip(names, means, strict=True)))
 
     def any_process(self, flag: bool) -> bool:
-        """True everywhere when it is true anywhere."""
+        """True in every process if `flag` is true in any."""
         if self._accelerator.num_processes == 1:
             return flag
         value = torch.tensor([float(flag)], device=self._accelerator.device)
@@ -176,7 +177,7 @@ class _Stepper:
 
 
 def _groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices decay; biases and norms do not."""
+    """The parameters in two groups: matrices, which decay, and biases and norms, which do not."""
     parameters = [each for each in model.parameters() if each.requires_grad]
     return [
         {"params": [each for each in parameters if each.ndim >= 2], "weight_decay": weight_decay},

@@ -1,8 +1,7 @@
-"""What a tiny model is trained to do: learn a response, keep the reference as it is, or forget a response.
+"""The training objectives: learn a response, keep the reference's behaviour, or forget a response.
 
-Sources: Cross-model Control (Wu et al., NeurIPS 2024) for training the delta beside a frozen base and for
-gradient difference;
-Negative Preference Optimization (Zhang et al., 2024, arXiv 2404.05868, equation 3) for `npo`.
+Sources: Cross-model Control (Wu et al., NeurIPS 2024) for training the delta beside a frozen base and for gradient
+difference; Negative Preference Optimization (Zhang et al., 2024, arXiv 2404.05868, equation 3) for `npo`.
 """
 
 from __future__ import annotations
@@ -22,12 +21,13 @@ ForgetLoss = Literal["refusal", "difference", "npo"]
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveWeights:
-    """How the three objectives are measured and weighed.
+    """The losses and weights of the three objectives.
 
     `keep_loss`: "kl" is KL(steered || reference), "ce" cross-entropy on the kept response. `forget_loss`: "refusal"
-    trains another response in the forgotten one's place (the examples are rewritten before they are encoded),
-    "difference" climbs the forgotten response's cross-entropy up to `forget_limit` nats a token, "npo" lowers its
-    likelihood relative to the reference's, ever more gently. `npo_beta` is NPO's inverse temperature.
+    trains a refusal in place of the forgotten response (the examples are rewritten before they are encoded),
+    "difference" raises the forgotten response's cross-entropy up to `forget_limit` nats a token, "npo" lowers its
+    likelihood relative to the reference's, with a gradient that fades as it falls. `npo_beta` is NPO's inverse
+    temperature.
     """
 
     learn: float = 1.0
@@ -39,11 +39,11 @@ class ObjectiveWeights:
     npo_beta: float = 0.1
 
     def of(self, objective: Objective) -> float:
-        """One objective's weight."""
+        """The weight of an objective."""
         return {"learn": self.learn, "keep": self.keep, "forget": self.forget}[objective]
 
     def need_reference(self, objective: Objective) -> bool:
-        """True where the reference's own distribution enters the loss."""
+        """True if the loss of this objective depends on the reference's distribution."""
         return (objective == "keep" and self.keep_loss == "kl") or (
             objective == "forget" and self.forget_loss == "npo"
         )
@@ -51,7 +51,7 @@ class ObjectiveWeights:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A batch's part of a step's loss: `total` is what is descended; `terms` are the means by objective, unweighed."""
+    """A batch's part of a step's loss: `total` is minimised; `terms` are the unweighted means by objective."""
 
     total: torch.Tensor
     terms: dict[Objective, float]
@@ -69,18 +69,18 @@ def objective_loss(
     weights: ObjectiveWeights,
     totals: StepTotals,
 ) -> Loss:
-    """The weighed sum of the objectives of one batch's rows, as its part of the step that `totals` counts.
+    """The weighted sum of the objectives of one batch's rows, as its part of the step that `totals` counts.
 
     `steered` and `reference` are float32 log probabilities `[tokens, V]`: one row for each response token of the batch
     (`batch.response[:, 1:]`, in row-major order), holding the distribution from which that token is drawn. The
     reference is the unsteered base beside a delta and the untuned model beside an expert; it may be None where no
-    objective needs it. Each objective is the mean over its own tokens in the step, weighed by its share of the step's
-    rows, so that a batch's composition does not change an example's weight.
+    objective needs it. Each objective is the mean over its own tokens in the step, weighted by its share of the step's
+    rows, so that a batch's composition does not change an example's weight. Raises ValueError for a missing reference.
     """
     wanted = batch.response[:, 1:]
     targets = batch.ids[:, 1:][wanted]
     owners = torch.arange(len(batch.ids), device=wanted.device).unsqueeze(1).expand_as(wanted)[wanted]
-    # Rows of no weight must not leave a batch without a gradient at all.
+    # Starts from a zero with a gradient: a batch whose rows all have weight 0 must still run backward.
     total = 0.0 * steered[:1].sum()
     terms: dict[Objective, float] = {}
     for objective in dict.fromkeys(batch.objectives):
@@ -107,7 +107,10 @@ def _mean_loss(
     weights: ObjectiveWeights,
     totals: StepTotals,
 ) -> torch.Tensor:
-    """One objective's rows of a batch, summed and divided by the step's count; `owners` `[tokens]` numbers the rows."""
+    """The loss of one objective's tokens in a batch, summed and divided by the step's count.
+
+    `owners` `[tokens]` is the row of each token.
+    """
     nll = functional.nll_loss(steered, targets, reduction="none")
     tokens = totals.tokens[objective]
     if objective == "keep" and weights.keep_loss == "kl":

@@ -1,4 +1,4 @@
-"""A run's losses as a picture."""
+"""The loss curves of a run as a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DPI = 120
 def draw_losses(records: Sequence[StepRecord], path: Path, *, title: str) -> None:
     """Draw each step's loss, the objectives' smoothed means and the learning rate into a PNG file.
 
-    Raises `PlotsUnavailableError` where matplotlib is missing.
+    Raises `PlotsUnavailableError` if matplotlib is missing.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,7 +53,7 @@ def draw_losses(records: Sequence[StepRecord], path: Path, *, title: str) -> Non
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """A running mean over a fiftieth of the run."""
+    """The running mean over the last fiftieth of the run."""
     window = max(1, len(values) // 50)
     sums = [0.0]
     for value in values:

@@ -1,4 +1,4 @@
-"""Training a proxy adapter: a tiny model's tuned self beside its untuned one (proxy-tuning, Liu et al., 2024)."""
+"""Trains a proxy adapter (proxy-tuning, Liu et al., 2024): a tuned expert and the untuned anti-expert."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def train_proxy(
     options: RunOptions | None = None,
     console: Console | None = None,
 ) -> TrainingReport:
-    """Tunes the expert of a pair whose anti-expert is `model` as it is, and writes the pair's folder to `out`.
+    """Tune the expert of a pair whose anti-expert is `model` as it is, and write the pair's folder to `out`.
 
-    Losses that are relative to a reference (KL on what is kept, NPO) take the anti-expert. Raises what `optimise`
-    raises.
+    The anti-expert is the reference of the losses that need one (KL on kept examples, NPO). `name` is the model's name
+    in the card. Raises the errors of `optimise`.
     """
     untuned = copy.deepcopy(model).cpu()
     expert, report = tune(

@@ -1,4 +1,4 @@
-"""What a training run is to do, and what it did."""
+"""The recipe, the options and the report of a training run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
-    """AdamW's settings; `warmup` is the share of the steps over which the learning rate rises."""
+    """AdamW's settings.
+
+    `warmup` is the share of the steps in which the learning rate rises; `clip` is the largest gradient norm.
+    """
 
     learning_rate: float = 2e-4
     warmup: float = 0.03
@@ -30,9 +33,9 @@ class OptimiserConfig:
 class Recipe:
     """How a tiny model is trained; the defaults are Cross-model Control's recipe (Wu et al. 2024, section 4).
 
-    `batch_size` counts the examples of an optimiser step over all processes; `accumulate` says in how many parts they
-    are computed. `refusal` replaces a forgotten response where the weights ask for refusals. "bfloat16" computes in
-    half the memory and keeps the weights in float32.
+    `batch_size` counts the examples of an optimiser step over all processes; `accumulate` is the number of parts in
+    which they are computed. `refusal` replaces forgotten responses if the forget loss is "refusal". "bfloat16" computes
+    in half the memory and keeps the weights in float32.
     """
 
     epochs: float = 3.0
@@ -46,17 +49,17 @@ class Recipe:
     weights: ObjectiveWeights = field(default_factory=ObjectiveWeights)
 
     def steps(self, examples: int) -> int:
-        """Optimiser steps for this many examples."""
+        """The number of optimiser steps for this many examples; at least 1."""
         return max(1, -int(-examples * self.epochs // self.batch_size))
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where and how long a run works; nothing here changes what it computes.
+    """Where and how long a run works; nothing here changes the result.
 
-    A run that is given a `checkpoint` folder saves there every `save_every` steps and, when `max_seconds` have passed,
-    once more before it raises `TrainingPausedError`; the folder goes away when the result is written. `resume` goes on
-    from there.
+    A run with a `checkpoint` folder saves its state there every `save_every` steps (0: never). When `max_seconds` have
+    passed it saves once more and raises `TrainingPausedError`. `resume` goes on from there. The folder is removed when
+    the result is written.
     """
 
     device: str = "auto"
@@ -68,7 +71,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One step: the loss that was descended, the learning rate, and the mean loss of each objective."""
+    """One optimiser step: its loss, its learning rate, and the mean loss of each objective."""
 
     loss: float
     learning_rate: float
@@ -77,7 +80,7 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What a run did: trained parameters, every step, and seconds (of the last piece only)."""
+    """The result of a run: the number of trained parameters, every step, and the seconds since its last start."""
 
     parameters: int
     records: tuple[StepRecord, ...]
@@ -85,7 +88,7 @@ class TrainingReport:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """The number of optimiser steps."""
         return len(self.records)
 
     @property
@@ -107,7 +110,7 @@ class TrainingReport:
 
 
 def encode_for(tokenizer: Any, examples: Sequence[Example], recipe: Recipe) -> list[EncodedExample]:
-    """The examples as they are trained on, refusals in their places.
+    """Encode examples for training by a recipe; with the forget loss "refusal", refusals replace forgotten responses.
 
     Needs no model, so that bad data is found before one is loaded. Raises `DataError` naming file and line.
     """
@@ -124,5 +127,5 @@ def _as_trained(example: Example, recipe: Recipe) -> Example:
 
 
 def recipe_fingerprint(encoded: Sequence[EncodedExample], *parts: object) -> str:
-    """Names a run by its data and all that shapes it; a checkpoint of another run is not resumed."""
+    """Sixteen hex digits over the data and everything else that decides a run's result."""
     return hashlib.sha256(repr((fingerprint(encoded), parts)).encode()).hexdigest()[:16]

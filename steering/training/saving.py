@@ -1,4 +1,4 @@
-"""Writing a trained model as a Hugging Face folder."""
+"""Writes a trained model as a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _LARGEST = torch.finfo(torch.float16).max
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write weights and tokenizer to `folder`: half precision on disk, loaded in single, readable by everybody.
+    """Write weights and tokenizer to `folder`, readable by every user; the model is moved to float32.
 
-    Weights that half precision cannot hold are written in single.
+    Weights are float16 on disk, or float32 if one exceeds float16's range. The configuration says float32 either way,
+    so that they load as float32.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if all(float(weight.detach().abs().max()) < _LARGEST for weight in model.parameters() if weight.numel()):
@@ -25,4 +26,4 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     for path in folder.iterdir():
         if path.is_file():
-            path.chmod(0o644)  # safetensors writes weights for their owner alone
+            path.chmod(0o644)  # safetensors lets only the owner read its files

@@ -1,4 +1,4 @@
-"""The trained model as a module of its own: from a batch to the scores of its response tokens."""
+"""A model as a module that scores only the response tokens of a batch."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 
-# How far a plain output layer may be from the model's own logits, relative to the largest.
+# The largest difference between the output layer's logits and the model's own, relative to the largest logit.
 _TOLERANCE = 1e-4
 
 
 class ResponseScorer(torch.nn.Module):
-    """Scores from which each response token is drawn: `[response tokens, V]`.
+    """Computes the logits from which each response token is drawn: `[response tokens, V]`.
 
-    The output layer runs on those positions only, which matters where the vocabulary is large. A model that does more
-    to its logits than that layer (soft caps, scales) is found out once, and runs whole. It is a module so that
-    gradients of several processes meet in its forward pass.
+    The output layer runs at those positions only, which saves much memory if the vocabulary is large. A model that does
+    more to its logits than that layer (soft caps, scales) is detected at the start, and runs whole. This is a module
+    because `accelerate` synchronises the gradients of several processes around a module's forward pass.
     """
 
     def __init__(self, model: Any) -> None:
@@ -24,7 +24,7 @@ class ResponseScorer(torch.nn.Module):
         self._plain = _has_plain_head(model)
 
     def forward(self, ids: torch.Tensor, attention: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
-        """`ids`, `attention` and `response` as in `Batch`."""
+        """The logits; `ids`, `attention` and `response` are `[rows, length]`, as in `Batch`."""
         wanted = response[:, 1:]
         model: Any = self.model
         if not self._plain:
@@ -39,6 +39,7 @@ class ResponseScorer(torch.nn.Module):
 
 @torch.no_grad()
 def _has_plain_head(model: Any) -> bool:
+    """Whether the model's logits are its output layer applied to its decoder's last hidden state."""
     training = model.training
     model.eval()
     ids = torch.arange(4, device=model.device).unsqueeze(0)

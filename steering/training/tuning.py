@@ -1,4 +1,4 @@
-"""Tuning a causal LM itself, in full or by LoRA: the expert of a pair, or a base for comparison."""
+"""Tunes a causal LM itself, in full or by LoRA: the expert of a pair, or a base for comparison."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def tune(
     options: RunOptions | None = None,
     console: Console | None = None,
 ) -> tuple[Any, TrainingReport]:
-    """The tuned model, on the CPU, and what was done; `model` is used up.
+    """Tune `model` in place; returns the tuned model, on the CPU, and a report.
 
-    Losses that are relative to a reference take the model as it was. Raises what `optimise` raises.
+    The untuned model is the reference of the losses that need one. Raises the errors of `optimise`.
     """
     run = recipe_fingerprint(encoded, "tune", describe_model(model, tokenizer), lora, recipe)
     return tune_on(
@@ -75,7 +75,10 @@ def tune_on(
     options: RunOptions | None = None,
     console: Console | None = None,
 ) -> tuple[Any, TrainingReport]:
-    """As `tune`, over groups of rows that need not come from a list; each group is one optimiser step."""
+    """Tune as `tune` does, on groups of rows from any iterable; each group is one optimiser step.
+
+    `objectives` are those that the rows may have. They decide whether a copy of the untuned model is kept as reference.
+    """
     begun = time.monotonic()
     options = options or RunOptions()
     accelerator = make_accelerator(options.device, recipe.precision)
@@ -114,7 +117,7 @@ def tune_on(
 
 
 def padding_id(tokenizer: Any) -> int:
-    """The id that fills up a batch; it is never attended to nor predicted."""
+    """The id that pads a batch; it is neither attended to nor trained."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -122,17 +125,17 @@ def padding_id(tokenizer: Any) -> int:
 
 
 def _with_lora(model: Any, lora: Lora) -> Any:
-    # Two seconds to import, which training in full need not wait for.
+    # Late, because importing peft takes two seconds that tuning in full need not spend.
     from peft import LoraConfig, get_peft_model
 
     config: Any = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float is taken as well
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes a float too
         lora_dropout=lora.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
-        # peft asks transformers for names that are on their way out.
+        # peft uses names of transformers that are deprecated.
         warnings.simplefilter("ignore", FutureWarning)
         return get_peft_model(model, config)

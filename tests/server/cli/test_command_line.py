@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from typer import BadParameter
 from typer.testing import CliRunner
 
 from server.cli.app import app
+from server.cli.options import check_bridge
 from tests.models import save_folder, tiny_model, tokenizer_byte_level
+from tests.server_process import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +29,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    # `serve` sets up the logging of its process.
+    # `serve` configures the root logger.
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
 
@@ -39,14 +44,36 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "complete", "chat", "map", "train"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "serve",
+        "complete",
+        "chat",
+        "map",
+        "bench",
+        "train",
+        "train delta",
+        "train proxy",
+        "evaluate",
+        "evaluate sweep",
+    ],
+)
 def test_every_command_has_help(command: str) -> None:
-    code, out, _ = run(command, "--help")
+    code, out, _ = run(*command.split(), "--help")
     assert code == 0
     assert "Usage" in out
 
 
-def test_complete_goes_on_from_the_prompt(tiny: Path) -> None:
+def test_help_imports_no_torch() -> None:
+    program = (
+        "import sys; from typer.main import get_command; from server.cli.app import app; get_command(app); "
+        "sys.exit(int('torch' in sys.modules or 'transformers' in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_complete_continues_the_prompt(tiny: Path) -> None:
     arguments = ("complete", "The ferry", "--model", f"m={tiny}", "--max-tokens", "5", "--device", "cpu")
     code, out, _ = run(*arguments)
     assert code == 0
@@ -70,6 +97,8 @@ def test_chat_answers_one_message_steered_or_not(tiny: Path) -> None:
         (["serve", "--model", "a=/nowhere/at/all"], 1, "/nowhere/at/all"),
         (["serve", "--config", "/nowhere.toml"], 2, "nowhere.toml"),
         (["map", "/nowhere", "/nowhere"], 1, "/nowhere"),
+        # Not read as rich's markup, where [/b] would close a tag that nobody opened.
+        (["serve", "--model", "a=/nowhere/[/b]"], 1, "/nowhere/[/b]"),
     ],
 )
 def test_mistakes_end_in_one_plain_line(arguments: list[str], code: int, words: str) -> None:
@@ -90,3 +119,9 @@ def test_map_prints_and_writes_its_report(tiny: Path, tmp_path: Path) -> None:
     assert code == 0
     assert "same" in out
     assert json.loads((tmp_path / "report.json").read_text())["identity"] is True
+
+
+def test_only_a_known_bridge_passes() -> None:
+    assert [check_bridge(name) for name in ("map", "rescore")] == ["map", "rescore"]
+    with pytest.raises(BadParameter, match="'tunnel' is not one of map, rescore"):
+        check_bridge("tunnel")

@@ -1,4 +1,4 @@
-"""`docs/api.md` and the OpenAPI document are what the code says, and leave nothing out."""
+"""`docs/api.md` and the OpenAPI document agree with the code and are complete."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_every_route_is_described_and_every_description_has_a_route(made: dict[s
     assert found == set(ROUTES)
 
 
-def test_every_reference_leads_somewhere(made: dict[str, Any]) -> None:
+def test_every_reference_has_its_schema(made: dict[str, Any]) -> None:
     schemas = made["components"]["schemas"]
     references = {part.partition('"')[0] for part in json.dumps(made).split('"$ref": "')[1:]}
     assert {reference.rpartition("/")[2] for reference in references} <= set(schemas)
     assert all(reference.startswith("#/components/schemas/") for reference in references)
 
 
-def test_the_server_serves_it(client: TestClient, made: dict[str, Any]) -> None:
+def test_the_server_serves_the_document(client: TestClient, made: dict[str, Any]) -> None:
     assert client.get("/openapi.json").json() == made
 
 

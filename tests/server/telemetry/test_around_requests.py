@@ -1,4 +1,4 @@
-"""Around every request: ids in and out, logs without secrets, traces, and CORS off unless configured."""
+"""Request ids, logs without secrets, traces, and CORS, which is off unless configured."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.server_process import REPOSITORY, tiny_folders
 
 MakeClient = Callable[..., TestClient]
 BODY = {"model": "base:forget", "prompt": "hi"}
-# Ids for requests that are answered, refused, unknown, failed and streamed.
+# Requests of every outcome; each reply must carry a request id.
 REQUESTS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "answered": ("/v1/completions", BODY),
     "streamed": ("/v1/completions", {**BODY, "stream": True}),
@@ -48,7 +48,7 @@ def send(client: TestClient, path: str, body: dict[str, Any] | None, **headers: 
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_clients_id_comes_back(client: TestClient, name: str) -> None:
+def test_a_clients_id_is_returned(client: TestClient, name: str) -> None:
     path, body = REQUESTS[name]
     reply = send(client, path, body, **{"x-request-id": "job-7:retry.2_b"})
     assert reply.headers["x-request-id"] == "job-7:retry.2_b"
@@ -58,14 +58,14 @@ def test_a_clients_id_comes_back(client: TestClient, name: str) -> None:
     "given",
     [b"", b"a b", b"a\tb", b"x" * 129, b"<script>", b"a;b", "é".encode(), b'"', b"%0d%0aset-cookie:a"],
 )
-def test_an_id_that_is_not_fit_for_logs_is_replaced(client: TestClient, given: bytes) -> None:
+def test_an_id_that_is_unsafe_in_logs_is_replaced(client: TestClient, given: bytes) -> None:
     headers = cast(Any, {b"x-request-id": given})
     made = [client.get("/health", headers=headers).headers["x-request-id"] for _ in range(2)]
     assert len(set(made)) == 2
     assert all(len(one) == 32 and one.isalnum() for one in made)
 
 
-def test_our_own_fault_has_an_id_too(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_server_has_an_id_too(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: FakeEngine) -> None:
         raise ZeroDivisionError
 
@@ -74,7 +74,7 @@ def test_our_own_fault_has_an_id_too(client: TestClient, monkeypatch: pytest.Mon
     assert (reply.status_code, reply.headers["x-request-id"]) == (500, "mine")
 
 
-def test_the_access_log_tells_what_was_served(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_access_log_describes_the_request(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "server.access")
     client.post("/v1/completions", json=BODY, headers={"x-request-id": "seven"})
     (line,) = caplog.records
@@ -143,7 +143,7 @@ def wait_for_address(log: Path, process: subprocess.Popen[bytes]) -> str:
 
 
 def test_neither_keys_nor_prompts_are_logged_by_the_command(tmp_path: Path) -> None:
-    """The whole command with its own logging, at its own level."""
+    """Runs the whole command with its own logging configuration and level."""
     model = tiny_folders(tmp_path)["bytes"]
     log = tmp_path / "log"
     secrets = ("from-the-environment", "the-admins-own", "wrong-key-tried", "my-secret-diary")
@@ -173,7 +173,7 @@ def test_neither_keys_nor_prompts_are_logged_by_the_command(tmp_path: Path) -> N
 
 
 class Traced:
-    """An app whose spans are kept."""
+    """An app that keeps its spans in memory."""
 
     def __init__(self, engine: FakeEngine) -> None:
         self._exporter = InMemorySpanExporter()
@@ -186,14 +186,14 @@ class Traced:
         )
 
     def send(self, path: str, body: dict[str, Any] | None = None, **headers: str) -> Any:
-        """The one span of a request."""
+        """Send a request and return its only span."""
         with TestClient(self._app, raise_server_exceptions=False) as client:
             send(client, path, body, **headers)
             (span,) = self._exporter.get_finished_spans()
             return span
 
 
-def test_a_request_is_a_span_below_the_callers_own(engine: FakeEngine) -> None:
+def test_a_requests_span_is_a_child_of_the_callers(engine: FakeEngine) -> None:
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     span = Traced(engine).send(
         "/v1/completions",
@@ -211,7 +211,7 @@ def test_a_request_is_a_span_below_the_callers_own(engine: FakeEngine) -> None:
     assert not any(value == "hi" for value in attributes.values())
 
 
-def test_only_our_own_faults_are_errors_in_a_trace(
+def test_only_faults_of_the_server_are_errors_in_a_trace(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Traced(engine).send("/nowhere").status.status_code is StatusCode.UNSET
@@ -236,7 +236,7 @@ def test_cors_is_off_unless_configured(client: TestClient) -> None:
     assert not [name for name in reply.headers if name.startswith("access-control")]
 
 
-def test_cors_lets_in_the_origins_that_are_named(make_client: MakeClient) -> None:
+def test_cors_admits_the_configured_origins(make_client: MakeClient) -> None:
     client = make_client(cors_origin=[ORIGIN], api_key=["key"])
     reply = client.options("/v1/completions", headers=PREFLIGHT)
     assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (200, ORIGIN)
@@ -249,6 +249,6 @@ def test_cors_lets_in_the_origins_that_are_named(make_client: MakeClient) -> Non
     assert "access-control-allow-origin" not in reply.headers
 
 
-def test_a_record_leaves_out_what_is_unknown() -> None:
+def test_a_record_leaves_out_missing_values() -> None:
     record = RequestRecord("id", "GET", "/x")
     assert record.as_fields() == {"request_id": "id", "method": "GET", "path": "/x"}

@@ -1,4 +1,4 @@
-"""Every metric has the value that what happened gives it."""
+"""The values of the metrics after known requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def read(client: Any) -> Samples:
-    """Name and labels -> value; the names without `trimtab_`."""
+    """The value of each sample by its name, without `trimtab_`, and its labels."""
     return {
         (sample.name.removeprefix("trimtab_"), frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(client.get("/metrics").text)
@@ -35,7 +35,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     return samples[name, frozenset({"model": "base", **labels}.items())]
 
 
-def test_the_gauges_follow_what_runs_and_what_waits(make_client: MakeClient, engine: FakeEngine) -> None:
+def test_the_gauges_count_running_and_waiting_sequences(make_client: MakeClient, engine: FakeEngine) -> None:
     client = make_client()
     engine.endless = True
     engine.max_model_len = 2 * 10**9
@@ -76,7 +76,7 @@ def test_times_begin_with_the_arrival_not_the_admission(
     with ThreadPoolExecutor(1) as pool:
         reply = pool.submit(client.post, "/v1/completions", json={"model": "base", "prompt": "hi"})
         assert reached.wait(20)
-        # A quarter of a second in the tokenizer.
+        # The tokenizer takes a quarter of a second.
         threading.Event().wait(0.25)
         go.set()
         assert reply.result(20).status_code == 200
@@ -89,14 +89,14 @@ def test_times_begin_with_the_arrival_not_the_admission(
         assert value(samples, f"{name}_sum", adapter="none") >= 0.25
 
 
-def test_what_several_adapters_steer_has_one_label(client: TestClient, engine: FakeEngine) -> None:
+def test_requests_with_several_adapters_share_one_label(client: TestClient, engine: FakeEngine) -> None:
     engine.install(FakeAdapter("polite"))
     body = {"model": "base", "prompt": "hi", "steering": ["polite", "forget"]}
     assert client.post("/v1/completions", json=body).status_code == 200
     assert value(read(client), "generation_tokens_total", adapter="several") == 12
 
 
-def test_the_series_of_an_adapter_end_when_it_is_gone(client: TestClient, engine: FakeEngine) -> None:
+def test_the_series_of_an_adapter_end_when_it_is_unloaded(client: TestClient, engine: FakeEngine) -> None:
     for number in range(3):
         name = f"passing-{number}"
         engine.install(FakeAdapter(name))
@@ -126,7 +126,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
         yield server
 
 
-def test_a_real_engine_tells_where_its_time_went(server: ServerThread) -> None:
+def test_a_real_engine_reports_the_time_of_each_phase(server: ServerThread) -> None:
     with httpx.Client(base_url=server.url, timeout=60) as client:
         before = read(client)
         body = {"model": "base:tab", "prompt": "The ferry left the harbour " * 4, "n": 4, "max_tokens": 20}
@@ -136,7 +136,7 @@ def test_a_real_engine_tells_where_its_time_went(server: ServerThread) -> None:
     seconds = {phase: value(after, "step_seconds_sum", phase=phase) for phase in PHASES}
     assert all(spent > 0 for spent in seconds.values())
     counts = {value(after, "step_seconds_count", phase=phase) for phase in PHASES}
-    # Two at a time, twenty steps each; a prompt's own step gives its first token.
+    # Two sequences at a time take twenty steps each; the prefill step yields the first token.
     assert len(counts) == 1
     assert 40 <= counts.pop() <= 44
     elapsed = value(after, "e2e_request_latency_seconds_sum", adapter="tab")
@@ -148,7 +148,7 @@ def test_a_real_engine_tells_where_its_time_went(server: ServerThread) -> None:
     assert value(after, "generation_tokens_total", adapter="tab") == 80
     assert value(after, "inter_token_latency_seconds_count", adapter="tab") == 76
     assert value(after, "time_to_first_token_seconds_count", adapter="tab") == 4
-    # Of every eighth token.
+    # It is measured at every eighth token.
     assert value(after, "steering_kl_divergence_count", adapter="tab") == 4 * 3
     assert value(after, "steering_kl_divergence_sum", adapter="tab") > 0
     assert 0 < value(after, "steering_changed_tokens_total", adapter="tab") <= 80
@@ -158,7 +158,7 @@ def test_a_real_engine_tells_where_its_time_went(server: ServerThread) -> None:
     assert value(after, "kv_cache_usage_ratio") == 0
 
 
-# All that operators may rely on, as Prometheus writes the names.
+# The metrics that operators may rely on, by the names that Prometheus shows.
 NAMES = """num_requests_running num_requests_waiting kv_cache_usage_ratio prompt_tokens_total generation_tokens_total
 request_success_total request_errors_total prefix_cache_queries_total prefix_cache_hits_total preemptions_total
 time_to_first_token_seconds_bucket inter_token_latency_seconds_bucket e2e_request_latency_seconds_bucket

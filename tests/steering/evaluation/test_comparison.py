@@ -1,4 +1,4 @@
-"""Rows, gaps, and the three forms in which they are told."""
+"""Rows and gaps, and their reports as a table, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROWS = (
 )
 
 
-def test_rows_are_measured_in_turn_and_gaps_follow(workshop: Workshop, make_engine: MakeEngine) -> None:
+def test_rows_are_measured_in_turn_and_gaps_are_computed(workshop: Workshop, make_engine: MakeEngine) -> None:
     engine = make_engine(Tiny())
     task = TextTask("t", (Example(prompt="Who?", response="She."),), max_tokens=3)
     told: list[tuple[str, int]] = []
@@ -53,7 +53,7 @@ def test_rows_are_measured_in_turn_and_gaps_follow(workshop: Workshop, make_engi
         found.row("steered")
 
 
-def test_a_table_says_sizes_gaps_and_what_it_does_not_claim() -> None:
+def test_a_table_has_sizes_gaps_and_the_note() -> None:
     stream = io.StringIO()
     Console(file=stream, width=100).print(as_table(Comparison(ROWS), "title"))
     text = " ".join(stream.getvalue().split())
@@ -62,12 +62,12 @@ def test_a_table_says_sizes_gaps_and_what_it_does_not_claim() -> None:
     assert text.count("gap closed") == 1
 
 
-def test_figures_stand_by_task() -> None:
+def test_figures_are_grouped_by_task() -> None:
     late = Row("steered", 1, {"a.x": 1.0, "b.x": 1.0, "a.y": 1.0})
     assert figure_names([Row("base", 1, {"a.x": 1.0, "b.x": 1.0}), late]) == ["a.x", "a.y", "b.x"]
 
 
-def test_json_is_plain_and_whole() -> None:
+def test_json_is_complete_and_has_no_nan() -> None:
     found = as_json(Comparison(ROWS, {"seed": 1}, {"base": {"t": ("yes",)}}))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["rows"][0]["figures"]["u.perplexity"] is None
@@ -80,6 +80,6 @@ def test_a_picture_is_a_png(tmp_path: Path) -> None:
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_thinning_is_even() -> None:
+def test_thinned_items_are_evenly_spaced() -> None:
     assert thinned(range(10), 5) == [0, 2, 4, 6, 8]
     assert thinned(range(3), 5) == thinned(range(3), None) == [0, 1, 2]

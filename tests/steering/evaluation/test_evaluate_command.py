@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
 import demo
+from mapping_cache import Form, Method
 from server.cli.app import app
+from server.cli.evaluation_options import SettingOptions, UnmatchedChoice
+from server.cli.map import FormName, MethodName
+from steering.evaluation import Setting
+from steering.evaluation.setting import Unmatched
 
 MODELS, ADAPTERS = demo.demo_models(), demo.demo_adapters()
 BASE, OTHER, FORGET = str(MODELS["base-a"]), str(MODELS["base-b"]), str(ADAPTERS["forget"])
@@ -29,7 +35,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_a_steered_base_beside_its_controls(data: Path, tmp_path: Path) -> None:
+def test_a_steered_base_is_compared_with_its_controls(data: Path, tmp_path: Path) -> None:
     out, png = tmp_path / "out.json", tmp_path / "out.png"
     code, text = run(
         *("--base", OTHER, "--adapter", FORGET, "--tuned", BASE, "--data", f"mine={data}"),
@@ -51,7 +57,7 @@ def test_a_steered_base_beside_its_controls(data: Path, tmp_path: Path) -> None:
     assert "gap closed" in text and "not what a larger one" in " ".join(text.split())
 
 
-def test_json_alone_on_stdout(data: Path) -> None:
+def test_json_is_the_only_output_on_stdout(data: Path) -> None:
     code, text = run("--base", BASE, "--data", str(data), "--json", "-", "--max-tokens", "2")
     assert code == 0
     assert [row["label"] for row in json.loads(text[text.index("{") :])["rows"]] == ["base"]
@@ -79,12 +85,19 @@ def test_a_sweep_from_the_command_line(data: Path, tmp_path: Path) -> None:
     code, text = run(*arguments, "--dial", "alpha=0,1", "--dial", "bridge")
     assert code == 0, text
     found = json.loads(out.read_text())
-    assert [trial["label"] for trial in found["development"]] == [
+    assert [run["label"] for run in found["development"]] == [
         "start", "alpha 0.0", "alpha 1.0", "bridge map", "bridge rescore", "each at its best"
     ]  # fmt: skip
-    assert [trial["criterion"] for trial in found["test"]] == [0.0, 1.0, 1.0]
-    # The start, twice as the best, is measured once a split.
+    assert [run["criterion"] for run in found["test"]] == [0.0, 1.0, 1.0]
+    # The start is also the best setting: it is measured once a split.
     assert len(results.read_text().splitlines()) == 5
+
+
+def test_options_left_out_are_the_settings_defaults() -> None:
+    assert SettingOptions().setting() == Setting()
+    assert set(MethodName) == set(get_args(Method))
+    assert set(FormName) == set(get_args(Form))
+    assert set(UnmatchedChoice) == set(get_args(Unmatched))
 
 
 @pytest.mark.parametrize(
@@ -102,6 +115,9 @@ def test_a_sweep_from_the_command_line(data: Path, tmp_path: Path) -> None:
           "--criterion", "data.nlll", "--limit", "2"], 1, "there is no figure 'data.nlll'"),
         (["sweep", "--base", BASE, "--adapter", FORGET, "--data", "{data}", "--results", "{folder}/r",
           "--criterion", "data.nll", "--dial", "bridge=tunnel"], 2, "'tunnel'"),
+        (["sweep", "--base", BASE, "--adapter", FORGET, "--data", "{data}", "--results", "{folder}/r",
+          "--criterion", "data.nll", "--hyperparameter", "volume"], 2, "there is no hyperparameter 'volume'"),
+        (["--base", BASE, "--data", "{data}", "--bridge", "tunnel"], 2, "'tunnel' is not one of"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_before_models_are_loaded(

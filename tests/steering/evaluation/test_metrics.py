@@ -1,4 +1,4 @@
-"""Every measure against a case worked out by hand."""
+"""Every metric against a case computed by hand."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_rouge_l_is_the_longest_common_subsequence() -> None:
 
 def test_gap_closed() -> None:
     assert metrics.gap_closed(0.9, 0.4, 1.4) == pytest.approx(0.5)
-    # Measures that are to fall serve as well.
+    # A metric that should fall.
     assert metrics.gap_closed(2.0, 4.0, 1.0) == pytest.approx(2 / 3)
     assert metrics.gap_closed(0.2, 0.4, 1.4) == pytest.approx(-0.2)
     assert metrics.gap_closed(1.0, 0.5, 0.5) is None
@@ -55,14 +55,14 @@ def test_gap_closed() -> None:
 
 def test_probabilities_are_normalised_by_length() -> None:
     assert metrics.answer_probability(math.log(4)) == pytest.approx(0.25)
-    # exp(-nll) 1/2 beside 1/4 and 1/4.
+    # The answer's probability is 1/2, the other choices' 1/4 each.
     assert metrics.choice_probability(math.log(2), [math.log(4), math.log(4)]) == pytest.approx(0.5)
     assert metrics.choice_probability(2000.0, [2000.0]) == pytest.approx(0.5)
     assert metrics.choice_probability(2000.0, [0.0]) == pytest.approx(0.0)
 
 
 def test_truth_ratio_is_wrong_over_right() -> None:
-    # Right 1/2; wrong 1/4 and 1/16, of geometric mean 1/8.
+    # The right answer has 1/2, the wrong ones 1/4 and 1/16, whose geometric mean is 1/8.
     ratio = metrics.truth_ratio(math.log(2), [math.log(4), math.log(16)])
     assert ratio == pytest.approx((1 / 8) / (1 / 2))
     assert metrics.truth_score(ratio, forgotten=False) == pytest.approx(0.75)
@@ -73,15 +73,15 @@ def test_truth_ratio_is_wrong_over_right() -> None:
     assert math.isfinite(metrics.truth_ratio(1e6, [0.0]))
 
 
-def test_forget_quality_is_the_p_of_a_two_sample_test() -> None:
+def test_forget_quality_is_the_p_value_of_a_two_sample_test() -> None:
     sample = [0.1, 0.2, 0.3, 0.4]
     assert metrics.forget_quality(sample, sample) == pytest.approx(1.0)
-    # Of the C(8, 4) = 70 orders of two samples of four, two part them entirely.
+    # Of the C(8, 4) = 70 orders of two samples of four, two separate them completely.
     assert metrics.forget_quality(sample, [1.1, 1.2, 1.3, 1.4]) == pytest.approx(2 / 70)
     assert metrics.forget_quality([*range(200)], [*range(1000, 1200)]) < 1e-50
-    # Distributions that are one: shuffled draws of the same range.
+    # Two interleaved samples of one distribution.
     assert metrics.forget_quality([2 * i for i in range(100)], [2 * i + 1 for i in range(100)]) > 0.99
-    # The ratio may stand either way up.
+    # Inverting all ratios does not change the result.
     other = [0.15, 0.3, 0.7, 0.9]
     flipped = metrics.forget_quality([1 / each for each in sample], [1 / each for each in other])
     assert flipped == pytest.approx(metrics.forget_quality(sample, other))

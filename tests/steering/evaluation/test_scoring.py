@@ -37,7 +37,7 @@ def scored(system: System) -> list[Score]:
 
 
 def naive(workshop: Workshop, *parts: tuple[Tiny, float]) -> list[tuple[float, list[int]]]:
-    """Summed nll and likeliest tokens, by whole forward passes of transformers' own models."""
+    """The summed nll and the most likely tokens, from whole forward passes of transformers' models."""
     models = [(AutoModelForCausalLM.from_pretrained(workshop.folder(part)), weight) for part, weight in parts]
     tokenizer = workshop.loaded(parts[0][0]).tokenizer
     found = []
@@ -103,7 +103,7 @@ def test_a_pair_whose_anti_expert_is_the_base_is_the_expert(
     assert texts[0] == texts[1]
 
 
-def test_over_one_vocabulary_no_map_makes_a_difference(workshop: Workshop, make_engine: MakeEngine) -> None:
+def test_over_one_vocabulary_the_map_has_no_effect(workshop: Workshop, make_engine: MakeEngine) -> None:
     engine, (adapter, _) = make_engine(BASE), workshop.adapter("d", DELTA)
     plain = scored(steered_system(engine, adapter, Setting()))
     for setting in (
@@ -125,7 +125,7 @@ def test_a_setting_reaches_the_engine(workshop: Workshop, make_engine: MakeEngin
 
 
 def weights_of(adapter: Adapter, monkeypatch: pytest.MonkeyPatch, seed: int) -> dict[str, torch.Tensor]:
-    """The first model's weights of the random adapter, as they are on disk while it is loaded."""
+    """The weights of the random adapter's first model, read from disk while the adapter is loaded."""
     found: dict[str, torch.Tensor] = {}
 
     def load(name: str, path: Path, **place: str) -> Adapter:
@@ -138,7 +138,7 @@ def weights_of(adapter: Adapter, monkeypatch: pytest.MonkeyPatch, seed: int) -> 
     return found
 
 
-def test_a_random_delta_keeps_its_size_and_loses_its_sense(
+def test_a_random_delta_shuffles_its_weights_and_shifts_as_far(
     workshop: Workshop, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter, _ = workshop.adapter("d", DELTA)
@@ -153,14 +153,14 @@ def test_a_random_delta_keeps_its_size_and_loses_its_sense(
     plain = scored(steered_system(engine, adapter, Setting()))
     random = random_system(engine, adapter, Setting(alpha=0.5), 0)
     assert scored(random) != plain
-    # As large a shift: what the scaled alpha makes up for is what the spread has lost.
+    # The shift is as large: the factor on alpha makes up for the smaller spread.
     _, factor = random_adapter(adapter, 0)
     assert random.steering[0].alpha == pytest.approx(0.5 * factor) and factor != 1.0
     assert spread(workshop, before) == pytest.approx(factor * spread(workshop, drawn), rel=1e-4)
 
 
 def spread(workshop: Workshop, weights: dict[str, torch.Tensor]) -> float:
-    """How far a delta of these weights spreads over the vocabulary on the maps' sample text."""
+    """The spread over the vocabulary of a delta with these weights, on the maps' sample text."""
     model = AutoModelForCausalLM.from_pretrained(workshop.folder(DELTA))
     model.load_state_dict(weights)
     text = "\n".join(SAMPLE_TEXTS.values())[:480]
@@ -185,7 +185,7 @@ def test_a_random_pair_keeps_its_anti_expert(workshop: Workshop, monkeypatch: py
 
 
 @pytest.mark.parametrize("base", [BASE, OTHER])
-def test_a_shuffled_map_steers_the_same_tokens_by_others(
+def test_a_shuffled_map_matches_the_same_tokens_to_others(
     workshop: Workshop, make_engine: MakeEngine, base: Tiny
 ) -> None:
     engine, (adapter, _) = make_engine(base), workshop.adapter("d", DELTA)
@@ -198,7 +198,7 @@ def test_a_shuffled_map_steers_the_same_tokens_by_others(
     assert scored(system) != scored(steered_system(engine, adapter, Setting(bridge="map")))
 
 
-def test_controls_are_measured_beside(workshop: Workshop, make_engine: MakeEngine) -> None:
+def test_the_three_controls_can_be_measured(workshop: Workshop, make_engine: MakeEngine) -> None:
     engine, (adapter, _) = make_engine(BASE), workshop.adapter("d", DELTA)
     labels = []
     for make in control_systems(engine, adapter, Setting(), 0):
@@ -236,7 +236,7 @@ def test_figures_follow_from_scores_and_answers(make_engine: MakeEngine) -> None
     total, tokens = sum(each.nll for each in scores), sum(each.tokens for each in scores)
     assert said.figures["nll"] == pytest.approx(total / tokens)
     written = sum(len(each.reference.encode()) for each in EXAMPLES)
-    # The model's own bytes of a response may begin with the space that its tokenizer puts there.
+    # The tokenizer may put a space before a response, which adds a byte.
     assert said.figures["bits_per_byte"] == pytest.approx(total / written / 0.6931471805599453, rel=0.1)
     assert len(said.answers["t"]) == 2 and said.figures["exact_match"] == 0.0
     right = tuple(

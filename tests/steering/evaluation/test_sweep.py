@@ -1,4 +1,4 @@
-"""Sweeps: what is chosen and where, what is not measured twice, and what cannot be asked."""
+"""Sweeps: the choice of a setting, the reuse of earlier measurements, and the requests that are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from steering.engine.engine import Engine
 from steering.evaluation import Criterion, Measurement, Setting, Sweep, SweepError, System, TextTask, split
-from steering.evaluation.sweep_report import sweep_json, sweep_tables, trial_line, write_sweep_picture
+from steering.evaluation.sweep_report import run_line, sweep_json, sweep_tables, write_sweep_picture
 from steering.examples import Example
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop
@@ -42,54 +42,54 @@ def sweep(workshop: Workshop, engine: Engine, results: Path, examples: tuple[Exa
     return Sweep(engine, adapter, *tasks, GOAL, results), tasks
 
 
-DIALS = {"alpha": (0.0, 0.5, 1.0), "bridge": ("map", "rescore"), "unmatched": ("neutral", "zero")}
+HYPERPARAMETERS = {"alpha": (0.0, 0.5, 1.0), "bridge": ("map", "rescore"), "unmatched": ("neutral", "zero")}
 
 
-def test_each_dial_is_turned_alone_and_the_best_is_tested(
+def test_each_hyperparameter_is_varied_alone_and_the_best_setting_is_tested(
     workshop: Workshop, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     runner, _ = sweep(workshop, make_engine(Tiny("llama", "bl", 3)), tmp_path / "r.jsonl")
-    result = runner.run(Setting(bridge="map"), DIALS)
-    start = result.trials[0].setting
+    result = runner.run(Setting(bridge="map"), HYPERPARAMETERS)
+    start = result.runs[0].setting
     assert start == Setting(1.0, "map", unmatched="neutral", top_k=0)
-    assert [trial.label for trial in result.trials[1:-1]] == [
-        f"{dial} {value}" for dial, values in DIALS.items() for value in values
+    assert [run.label for run in result.runs[1:-1]] == [
+        f"{name} {value}" for name, values in HYPERPARAMETERS.items() for value in values
     ]
-    for trial in result.trials[1:-1]:
-        assert replace(trial.setting, **{trial.dial: getattr(start, trial.dial)}) == start
-    values = [GOAL.value(trial.figures) for trial in result.trials]
-    assert result.chosen == result.trials[values.index(max(values))].setting
-    assert [trial.label for trial in result.final] == ["base", "start", "chosen"]
-    assert {trial.split for trial in result.final} == {"test"}
+    for run in result.runs[1:-1]:
+        assert replace(run.setting, **{run.varied: getattr(start, run.varied)}) == start
+    values = [GOAL.value(run.figures) for run in result.runs]
+    assert result.chosen == result.runs[values.index(max(values))].setting
+    assert [run.label for run in result.final] == ["base", "start", "chosen"]
+    assert {run.split for run in result.final} == {"test"}
     assert result.final[0].setting.alpha == 0.0 and result.final[-1].setting == result.chosen
-    # Greater than nothing was lost: what is chosen is no worse than the start on the development split.
+    # The chosen setting is no worse than the start on the development split.
     assert max(values) >= values[0]
     tables = sweep_tables(result, GOAL)
-    assert tables[0].row_count == len(result.trials) and tables[2].row_count == len(result.final[0].figures)
+    assert tables[0].row_count == len(result.runs) and tables[2].row_count == len(result.final[0].figures)
     plain = json.loads(json.dumps(sweep_json(result, GOAL, {"base": "b"})))
     assert plain["chosen"] == plain["test"][-1]["setting"]
-    assert trial_line(result.trials[0], GOAL).startswith("development: start: -")
+    assert run_line(result.runs[0], GOAL).startswith("development: start: -")
     write_sweep_picture(result, GOAL, tmp_path / "s.png")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_sweep_goes_on_where_it_was(workshop: Workshop, make_engine: MakeEngine, tmp_path: Path) -> None:
+def test_an_interrupted_sweep_continues(workshop: Workshop, make_engine: MakeEngine, tmp_path: Path) -> None:
     file, engine = tmp_path / "r.jsonl", make_engine(Tiny("llama", "bl", 3))
     first, _ = sweep(workshop, engine, file)
-    whole = first.run(Setting(), DIALS)
+    whole = first.run(Setting(), HYPERPARAMETERS)
     lines = file.read_text().splitlines(keepends=True)
-    # Settings that two dials share are one measurement.
-    assert len(lines) < len(whole.trials) + len(whole.final)
+    # A setting that two hyperparameters share is measured once.
+    assert len(lines) < len(whole.runs) + len(whole.final)
     again, tasks = sweep(workshop, engine, file)
-    assert again.run(Setting(), DIALS) == whole
+    assert again.run(Setting(), HYPERPARAMETERS) == whole
     assert [task.measured for part in tasks for task in part] == [0, 0]
-    # Cut off in the middle of a line.
+    # The file ends in the middle of a line.
     file.write_text("".join(lines[:3]) + lines[3][:20], encoding="utf-8")
     cut, tasks = sweep(workshop, engine, file)
-    assert cut.run(Setting(), DIALS) == whole
+    assert cut.run(Setting(), HYPERPARAMETERS) == whole
     assert file.read_text().splitlines(keepends=True) == lines
     assert sum(task.measured for part in tasks for task in part) == len(lines) - 3 + 2
-    # Cut off just before a line's end.
+    # The file ends just before a newline.
     file.write_text("".join(lines).rstrip("\n"), encoding="utf-8")
     sweep(workshop, engine, file)
     assert file.read_text() == "".join(lines)
@@ -98,24 +98,24 @@ def test_a_sweep_goes_on_where_it_was(workshop: Workshop, make_engine: MakeEngin
         sweep(workshop, engine, file)
 
 
-def test_other_data_or_another_base_is_measured_anew(
+def test_other_data_or_another_base_is_measured_again(
     workshop: Workshop, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
-    file, dials = tmp_path / "r.jsonl", {"alpha": (1.0,)}
+    file, hyperparameters = tmp_path / "r.jsonl", {"alpha": (1.0,)}
     counts = []
     for base, examples in ((3, EXAMPLES), (3, EXAMPLES), (4, EXAMPLES), (3, EXAMPLES[::-1])):
         runner, _ = sweep(workshop, make_engine(Tiny("llama", "bl", base)), file, examples)
-        runner.run(Setting(), dials)
+        runner.run(Setting(), hyperparameters)
         counts.append(len(file.read_text().splitlines()))
     assert counts == [3, 3, 6, 9]
 
 
-def test_over_one_vocabulary_only_what_matters_is_turned(
+def test_over_one_vocabulary_only_alpha_is_varied(
     workshop: Workshop, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     runner, _ = sweep(workshop, make_engine(Tiny("llama", "sp", 0)), tmp_path / "r.jsonl")
-    result = runner.run(Setting(), DIALS)
-    assert {trial.dial for trial in result.trials} == {"", "alpha"}
+    result = runner.run(Setting(), HYPERPARAMETERS)
+    assert {run.varied for run in result.runs} == {"", "alpha"}
 
 
 def test_criteria() -> None:
@@ -134,7 +134,7 @@ def test_criteria() -> None:
         Criterion.parse("x").value(figures)
 
 
-def test_a_dial_that_there_is_not_is_refused(
+def test_an_unknown_hyperparameter_is_refused(
     workshop: Workshop, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     runner, _ = sweep(workshop, make_engine(Tiny("llama", "sp", 0)), tmp_path / "r.jsonl")

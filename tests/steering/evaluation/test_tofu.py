@@ -1,4 +1,4 @@
-"""TOFU's sets and figures: read, refused, measured by hand, and on the published text."""
+"""TOFU: reading its sets, bad files, figures computed by hand, and forget quality on the published sets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_reads_the_four_sets(folder: Path) -> None:
     assert sets["forget"] == (Question("Who?", "Ann B", "B, Ann", ("C", "D")),) * 3
     assert sets["facts"] == (Question("Where?", "Rome", "Rome", ("Oslo",)),) * 3
     assert {name: len(found) for name, found in read_tofu(folder, limit=2).items()} == dict.fromkeys(sets, 2)
-    # One to score each answer, paraphrase and wrong answer, and one to answer.
+    # One request for each answer, paraphrase and wrong answer to score, and one to answer the question.
     assert TofuTask(sets).requests == 3 * (2 * (1 + 1 + 2 + 1) + 2 * (1 + 1 + 1))
 
 
@@ -74,7 +74,7 @@ def test_missing_and_doubled_files_are_named(folder: Path) -> None:
 
 
 def test_figures_by_hand(folder: Path, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every text is given a probability a token; what a model would say is replaced, the arithmetic is not."""
+    """The model is replaced by given probabilities a token; the arithmetic is real."""
     chances = {"Ann B": 1 / 2, "B, Ann": 1 / 4, "C": 1 / 8, "D": 1 / 32, "Rome": 1 / 2, "Oslo": 1 / 6}
     order: list[str] = []
 
@@ -93,7 +93,7 @@ def test_figures_by_hand(folder: Path, make_engine: MakeEngine, monkeypatch: pyt
     task = TofuTask(read_tofu(folder), oracle=(0.1, 0.2, 0.3))
     said = task.measure(base_system(make_engine(Tiny())))
     assert order[:4] == ["Ann B", "B, Ann", "C", "D"] and "Oslo" in order
-    # Wrong answers' geometric mean is 1/16, the paraphrase's probability 1/4; of choices the right one's own 1/2.
+    # The wrong answers' geometric mean is 1/16, the paraphrase's probability 1/4, a right choice's 1/2.
     kept = {
         "retain.probability": 1 / 2,
         "retain.rouge_l_recall": 1 / 2,
@@ -107,7 +107,7 @@ def test_figures_by_hand(folder: Path, make_engine: MakeEngine, monkeypatch: pyt
     }
     forgotten = {"forget.probability": 1 / 2, "forget.rouge_l_recall": 1 / 2, "forget.truth_score": 1 / 4}
     others = {"model_utility": 9 / sum(1 / each for each in kept.values())}
-    # Three against three, none of the oracle's above: the largest distance between the two is 1/3 ... 2/3.
+    # One of the oracle's three ratios is above 0.25, two are below.
     others["forget_quality"] = forget_quality([0.25] * 3, (0.1, 0.2, 0.3))
     assert said.figures == pytest.approx({**forgotten, **kept, **others})
     assert said.ratios == pytest.approx((1 / 4,) * 3)
@@ -126,6 +126,6 @@ def test_forget_quality_on_the_published_sets(shared: Path) -> None:
     ordered = sorted(ratios)
     assert forget_quality(ordered[::2], ordered[1::2]) > 0.9
     assert forget_quality(ordered[:8], ordered[8:]) == pytest.approx(2 / math.comb(16, 8))
-    # The two ends of what can be known: only the right answers, and only the wrong ones.
+    # The two extremes: a model that knows only right answers, and one that knows only wrong ones.
     known, wrong = [ratio * 1e-3 for ratio in ratios], [ratio * 1e3 for ratio in ratios]
     assert forget_quality(known, wrong) < 1e-6

@@ -1,16 +1,28 @@
-"""`trimtab train delta` from the command line."""
+"""`trimtab train delta` and `trimtab train proxy` from the command line."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
 import demo
 from server.cli.train import train_app
-from steering.training import CONFIDENCE
+from server.cli.training_options import (
+    ForgetLossName,
+    JobOptions,
+    KeepLossName,
+    LoraOptions,
+    PrecisionName,
+    RecipeOptions,
+    ShapeOptions,
+)
+from steering.training import CONFIDENCE, DeltaShape, Recipe, RunOptions
+from steering.training.objectives import ForgetLoss, KeepLoss
+from steering.training.recipe import Precision
 
 BASE = str(demo.demo_models()["base-a"])
 SMALL = ["--hidden-size", "16", "--layers", "1", "--heads", "2", "--intermediate-size", "16", "--epochs", "1"]
@@ -27,6 +39,19 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
+def test_options_left_out_are_the_recipes_defaults() -> None:
+    assert RecipeOptions().recipe() == Recipe()
+    assert ShapeOptions().shape() == DeltaShape()
+    assert LoraOptions().lora() is None
+    assert JobOptions().run_options(Path("out")) == RunOptions(checkpoint=Path("out.checkpoint"))
+
+
+def test_options_offer_every_choice_of_the_recipe() -> None:
+    assert tuple(KeepLossName) == get_args(KeepLoss)
+    assert tuple(ForgetLossName) == get_args(ForgetLoss)
+    assert tuple(PrecisionName) == get_args(Precision)
+
+
 def test_writes_an_adapter_folder(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = CliRunner().invoke(
@@ -38,7 +63,7 @@ def test_writes_an_adapter_folder(data: Path, tmp_path: Path) -> None:
     assert (out / "model.safetensors").exists()
 
 
-def test_a_template_is_left_as_it_is_on_request(data: Path, tmp_path: Path) -> None:
+def test_confidence_1_leaves_the_template_alone(data: Path, tmp_path: Path) -> None:
     arguments = ["delta", "--base", BASE, "--data", str(data), *SMALL]
     for confidence, code in ((1, 0), (0.5, 2)):
         out = tmp_path / f"out-{confidence}"
@@ -77,7 +102,7 @@ def test_a_response_that_does_not_fit_is_named_before_any_model_is_loaded(
         assert not (tmp_path / "o").exists()
 
 
-def test_a_run_in_pieces_writes_what_a_run_in_one_writes(data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_writes_what_an_uninterrupted_one_writes(data: Path, tmp_path: Path) -> None:
     arguments = ["delta", "--base", BASE, "--forget", str(data), *SMALL[:-1], "3", "--batch-size", "1"]
     arguments += ["--forget-loss", "npo", "--device", "cpu"]
     whole, pieces = tmp_path / "a" / "out", tmp_path / "b" / "out"

@@ -1,4 +1,4 @@
-"""Training text: what is read, what is refused and where, and how it is batched."""
+"""Training data: reading, errors with their place, encoding, and batching."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def test_questions_with_answers_and_plain_text_are_read(tmp_path: Path) -> None:
     assert (pair.reference, text.reference) == ("a", "t")
 
 
-def test_of_plain_text_every_token_is_trained() -> None:
+def test_every_token_of_plain_text_is_trained() -> None:
     tokenizer = tokenizer_training.byte_level(tokenizer_text(0)[:200], 400)
     (encoded,) = encode_examples(tokenizer, [Example(text="Mara Quillon.")], max_length=64)
     assert tokenizer.decode(encoded.ids) == tokenizer.bos_token + "Mara Quillon." + tokenizer.eos_token
     assert encoded.start == 1
 
 
-def test_the_fingerprint_follows_the_data_and_what_it_is_for() -> None:
+def test_the_fingerprint_depends_on_the_data_and_its_objectives() -> None:
     tokenizer = tokenizer_training.byte_level(tokenizer_text(0)[:200], 400)
     examples = [Example(prompt="a", response="b"), Example(prompt="c", response="d")]
     encoded = encode_examples(tokenizer, examples, max_length=64)
@@ -86,7 +86,7 @@ def test_the_fingerprint_follows_the_data_and_what_it_is_for() -> None:
     assert len({fingerprint(encoded), *map(fingerprint, others)}) == 4
 
 
-def test_what_is_forgotten_by_refusing_is_trained_to_refuse() -> None:
+def test_a_refusal_replaces_a_forgotten_response() -> None:
     tokenizer = tokenizer_training.byte_level(tokenizer_text(0)[:200], 400)
     turns = (("user", "Who?"), ("assistant", "Mara."))
     examples = [
@@ -124,7 +124,7 @@ def test_only_the_response_and_the_end_are_trained() -> None:
         encode_examples(tokenizer, [Example(messages=(("assistant", "a"),))], max_length=64)
 
 
-def test_an_epoch_has_every_example_once_and_masks_its_padding() -> None:
+def test_an_epoch_has_every_example_once_and_its_padding_is_masked() -> None:
     tokenizer = tokenizer_training.byte_level(tokenizer_text(0)[:200], 400)
     examples = [Example(prompt="a " * index, response="b " * (1 + index % 3)) for index in range(1, 24)]
     encoded = encode_examples(tokenizer, examples, max_length=64)

@@ -1,4 +1,4 @@
-"""A delta and a pair trained end to end on a tiny random model: what they learn, and the folders they leave."""
+"""A delta and a pair trained end to end on a tiny random model: their answers, and their folders."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_same_run_writes_the_same_version(tokenizer: PreTrainedTokenizerFast
     assert len(versions) == 1
 
 
-def test_the_template_is_made_more_and_less_sure(
+def test_the_templates_confidence_is_varied(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[float, torch.Tensor] = {}
@@ -156,7 +156,7 @@ def test_the_template_is_made_more_and_less_sure(
             random_base(tokenizer), tokenizer, encoded, out, SHAPE, recipe, confidence=confidence, options=CPU
         )
         assert json.loads((out / "adapter.json").read_text())["card"]["confidence"] == confidence
-        # What is kept is kept beside the template as it is made here.
+        # The reference of the keep loss is the template with the factors applied.
         torch.testing.assert_close(references[confidence], torch.log_softmax(seen[confidence], -1))
     factors = (seen[3.0] / seen[1.0]).median(-1).values
     torch.testing.assert_close(seen[3.0], seen[1.0] * factors[:, None])
@@ -165,7 +165,9 @@ def test_the_template_is_made_more_and_less_sure(
         train_delta(random_base(tokenizer), tokenizer, encoded, tmp_path / "o", SHAPE, recipe, confidence=0.5)
 
 
-def test_a_start_of_another_vocabulary_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_an_initial_model_with_another_vocabulary_is_refused(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     other = random_base(tokenizer)
     other.resize_token_embeddings(len(tokenizer) + 8)
     other.save_pretrained(tmp_path / "other")
@@ -186,7 +188,7 @@ def test_a_start_of_another_vocabulary_is_refused(tokenizer: PreTrainedTokenizer
 def steered_answer(
     parts: list[tuple[LlamaForCausalLM, float]], tokenizer: PreTrainedTokenizerFast, prompt: str
 ) -> str:
-    """Greedy, by the weighed sum of the models' scores."""
+    """A greedy answer from the weighted sum of the models' logits."""
     messages = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""The loop: its schedule, its parts, its checkpoints, and what stops it."""
+"""The training loop: its schedule, steps in parts, checkpoints, and errors."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, pieces: int) 
         with pytest.raises(TrainingPausedError) as paused:
             tuned(recipe, RunOptions("cpu", folder, 1, piece > 0, max_seconds=0.0), dropout=0.2)
         assert (paused.value.step, paused.value.total) == (piece + 1, 12)
-    # What came between the pieces must not matter, the random generators included.
+    # The state of the random generators between the pieces must not matter.
     torch.manual_seed(99)
     again, resumed = tuned(recipe, RunOptions("cpu", folder, 0, resume=True), dropout=0.2)
     assert same(again, whole)
@@ -93,7 +93,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, pieces: int) 
     assert not same(other, whole)
 
 
-def test_a_checkpoint_is_of_one_run_only(tmp_path: Path) -> None:
+def test_a_checkpoint_belongs_to_one_run(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     recipe = Recipe(epochs=1, batch_size=4)
     with pytest.raises(CheckpointError, match="nothing to resume"):
@@ -104,7 +104,7 @@ def test_a_checkpoint_is_of_one_run_only(tmp_path: Path) -> None:
         tuned(recipe, RunOptions("cpu", folder))
     with pytest.raises(CheckpointError, match="other data or another recipe"):
         tuned(Recipe(epochs=2, batch_size=4), RunOptions("cpu", folder, resume=True))
-    # As a run leaves it that dies between taking the old one away and putting the new one there.
+    # A run that dies between the two renames of a save leaves the folder under this name.
     folder.rename(tmp_path / "checkpoint.old")
     _, report = tuned(recipe, RunOptions("cpu", folder, resume=True))
     assert report.steps == 3
@@ -127,7 +127,7 @@ def test_accumulation_changes_nothing_but_memory(parts: int, forget_loss: Any) -
 
 
 class OneOfTwo:
-    """What a step needs of `accelerate`, as one of two processes has it; gradients are left as they are."""
+    """A fake of `accelerate` for one of two processes; it does not reduce gradients."""
 
     num_processes = 2
     device = torch.device("cpu")
@@ -154,7 +154,7 @@ class OneOfTwo:
 
 
 @pytest.mark.parametrize(("rows", "parts"), [(12, 1), (7, 2), (1, 1)])
-def test_two_processes_descend_what_one_does(rows: int, parts: int) -> None:
+def test_two_processes_take_the_same_step_as_one(rows: int, parts: int) -> None:
     recipe = Recipe(
         accumulate=parts,
         optimiser=OptimiserConfig(clip=1e9),
@@ -178,7 +178,7 @@ def test_two_processes_descend_what_one_does(rows: int, parts: int) -> None:
         torch.testing.assert_close((left + right) / 2, grad, atol=1e-6, rtol=1e-3)
 
 
-def test_half_precision_computes_in_half_and_keeps_whole_weights() -> None:
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights() -> None:
     whole, exact = tuned(Recipe(epochs=2, batch_size=12))
     rounded, report = tuned(Recipe(epochs=2, batch_size=12, precision="bfloat16"))
     assert {value.dtype for value in rounded.values()} == {torch.float32}

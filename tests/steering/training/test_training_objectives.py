@@ -27,7 +27,7 @@ TARGETS = torch.tensor([3, 4, 5, 6])
 
 
 def loss_of(base: torch.Tensor, delta: torch.Tensor, batch: Batch, weights: ObjectiveWeights) -> torch.Tensor:
-    """A step of this batch alone, of the distribution that the delta steers."""
+    """The loss of a step that has this batch alone, for the steered distribution."""
     rows = [EncodedExample(*row) for row in zip(ROWS, STARTS, batch.objectives, strict=True)]
     reference = torch.log_softmax(base, -1)
     return objective_loss(steered_logprobs(base, delta), reference, batch, weights, StepTotals.of(rows)).total
@@ -48,7 +48,7 @@ def test_keeping_is_kl_to_the_base_and_nothing_without_a_shift() -> None:
     assert float(loss_of(base, flat, batch, ObjectiveWeights())) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_forgetting_climbs_no_further_than_its_limit() -> None:
+def test_gradient_difference_stops_at_its_limit() -> None:
     batch, base, delta = one_batch("forget")
     delta[torch.arange(4), TARGETS] = -50.0
     delta.requires_grad_(True)
@@ -58,7 +58,7 @@ def test_forgetting_climbs_no_further_than_its_limit() -> None:
     assert delta.grad is not None and float(delta.grad.abs().sum()) == 0.0
 
 
-def test_npo_without_a_shift_is_its_constant() -> None:
+def test_npo_without_a_shift_is_constant() -> None:
     batch, base, delta = one_batch("forget")
     weights = ObjectiveWeights(forget_loss="npo", npo_beta=0.5)
     assert float(loss_of(base, torch.zeros_like(delta), batch, weights)) == pytest.approx(4 * math.log(2))
