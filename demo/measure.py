@@ -19,13 +19,14 @@ import demo
 from demo import corpus, phrases, world
 from demo.corpus import Probe
 from steering.adapters import load_adapter
+from steering.bridges.table import BRIDGES
 from steering.engine.engine import Engine, EngineConfig
+from steering.engine.request import Request, SamplingParams
 from steering.model.loading import load_model
-from steering.types import Request, SamplingParams, SteeringSpec
+from steering.specs import SteeringSpec
 
 README = Path(demo.__file__).resolve().parent / "README.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
-BRIDGES = ("map", "rescore")
 ALONE = {"forget": ".", "letter": ".", "pirate": "expert"}
 MAX_TOKENS = 64
 HEADINGS = (
@@ -92,7 +93,7 @@ def measure(
 
     `adapter` decides which style is looked for. With a `bridge` it also steers; without one nothing does.
     """
-    spec = (SteeringSpec(adapter, bridge=bridge),) if adapter and bridge in BRIDGES else ()  # type: ignore[arg-type]
+    spec = (SteeringSpec(adapter, bridge=bridge),) if adapter and bridge in BRIDGES else ()
     told = answers(engine, asked.gone + asked.kept, spec)
     gone, kept = told[: len(asked.gone)], told[len(asked.gone) :]
     check = {"letter": phrases.is_letter, "pirate": phrases.is_pirate}.get(adapter or "")
@@ -159,9 +160,9 @@ def main(
         add(engine, None, base, "", "nothing")
         for name, folder in adapters.items():
             loaded = load_adapter(name, str(folder), device="cpu", dtype="float32")
-            engine.attach(loaded)
+            engine.session.attach(loaded)
             # Where both vocabularies are the same, both bridges give the same shift.
-            for bridge in ("map",) if engine.vocabulary_map(name).is_identity else BRIDGES:
+            for bridge in ("map",) if engine.session.vocabulary_map(name).is_identity else BRIDGES:
                 add(engine, name, base, bridge, f"`{name}`")
     for name, folder in adapters.items():
         engine = Engine(load_model(str(folder / ALONE[name]), device="cpu"), EngineConfig(max_num_seqs=64))

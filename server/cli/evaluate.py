@@ -224,8 +224,8 @@ def _errors_in_one_line() -> Iterator[None]:
     # Late, because importing torch takes seconds that `--help` need not spend.
     from transformers.utils.logging import disable_progress_bar
 
+    from steering.errors import AdapterLoadError, ModelLoadError
     from steering.evaluation import EvaluationError
-    from steering.types import AdapterLoadError, ModelLoadError
 
     disable_progress_bar()
     known = (AdapterLoadError, ModelLoadError, EvaluationError, PlotsUnavailableError, OSError, ValueError)

@@ -9,7 +9,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from server.cli.options import console, fail
 from server.config import Config
-from steering.types import AdapterLoadError, ModelLoadError
+from steering.errors import AdapterLoadError, ModelLoadError
 
 if TYPE_CHECKING:
     from steering.engine.engine import Engine

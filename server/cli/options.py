@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
 from server.config import Config, load_config
-
-if TYPE_CHECKING:
-    from steering.types import BridgeName
 
 console = Console(stderr=True)
 """For messages, on stderr; stdout carries only the output that the user asked for."""
@@ -35,8 +32,6 @@ MaxModelLen = Annotated[
     int | None, typer.Option(help="The maximum length of a prompt and its completion together, in tokens.")
 ]
 
-_BRIDGES: tuple[BridgeName, ...] = ("map", "rescore")
-
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
@@ -55,12 +50,14 @@ def fail(message: str, cause: BaseException | None = None) -> NoReturn:
     raise typer.Exit(1) from cause
 
 
-def check_bridge(name: str) -> BridgeName:
-    """The bridge called `name`. Raises `typer.BadParameter` if there is no such bridge."""
-    for bridge in _BRIDGES:
-        if bridge == name:
-            return bridge
-    raise typer.BadParameter(f"{name!r} is not one of {', '.join(_BRIDGES)}", param_hint="--bridge")
+def check_bridge(name: str) -> str:
+    """`name`, if there is such a bridge. Raises `typer.BadParameter` otherwise."""
+    # Late, because importing torch takes seconds that `--help` need not spend.
+    from steering.bridges.table import BRIDGES, unknown_bridge
+
+    if name not in BRIDGES:
+        raise typer.BadParameter(unknown_bridge(name), param_hint="--bridge")
+    return name
 
 
 def settings(file: Path | None, **flags: object) -> Config:

@@ -119,6 +119,6 @@ def _announce(service: Service, url: str) -> None:
     names = [
         name if adapter is None else f"{name}:{adapter}"
         for name, base in service.bases.items()
-        for adapter in (None, *base.engine.adapters())
+        for adapter in (None, *base.engine.session.adapters())
     ]
     console.print(f"trimtab serves {', '.join(names)} at {url}/v1", highlight=False, soft_wrap=True)

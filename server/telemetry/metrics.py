@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 from server.engines.worker import EngineWorker, Observer
 from server.names import NONE, SEVERAL
 from server.telemetry.request_record import CURRENT
+from steering.engine.outputs import EngineStats
 from steering.engine.step_report import StepReport
-from steering.types import EngineStats
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -43,7 +43,7 @@ class _EngineCollector(Collector):
         for model, worker in self._workers.items():
             loads = worker.load()
             # An idle adapter reports 0, so that its graph returns to 0 instead of ending.
-            for adapter in sorted({NONE, *worker.engine.adapters(), *loads[0], *loads[1]}):
+            for adapter in sorted({NONE, *worker.engine.session.adapters(), *loads[0], *loads[1]}):
                 running.add_metric([model, adapter], loads[0][adapter])
                 waiting.add_metric([model, adapter], loads[1][adapter])
         return [running, waiting, *self._engines()]
@@ -200,7 +200,7 @@ class Metrics(Observer):
         text = generate_latest(self._registry)
         known = {NONE, SEVERAL}
         for worker in self._workers.values():
-            known.update(worker.engine.adapters(), *worker.load())
+            known.update(worker.engine.session.adapters(), *worker.load())
         for adapter in self._seen - known:
             for metric in self._by_adapter:
                 metric.remove_by_labels({"adapter": adapter})

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from mapping_cache import SAMPLE_TEXTS, VocabularyMap
 from steering.adapters import Adapter, load_adapter
-from steering.types import AdapterLoadError
+from steering.errors import AdapterLoadError
 
 # The length of the sample text, which must fit any steering model's context under any tokenizer.
 _SAMPLE_CHARACTERS = 480
@@ -75,7 +75,7 @@ def _spread(adapter: Adapter, folders: Sequence[Path]) -> float:
         AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(torch.tensor([ids])).logits[0]
         for folder in folders
     ]
-    return float(adapter.shifting.shift(logits).std(-1).mean())
+    return float(adapter.rule.shift(logits).std(-1).mean())
 
 
 def _shuffled(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from steering.crossing.text import decode
+from steering.engine.outputs import StepOutput
+from steering.engine.request import Request, SamplingParams
 from steering.evaluation.systems import System
 from steering.examples import EncodedExample
-from steering.types import Request, SamplingParams, StepOutput, TokenLogprob
+from steering.session.logprobs import TokenLogprob
 
 Progress = Callable[[int], None]
 """Receives the number of requests that have just ended."""

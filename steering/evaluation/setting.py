@@ -8,7 +8,7 @@ from typing import Literal
 from mapping_cache import DEFAULT_MIN_SIMILARITY, Form, Method, VocabularyMap, load_or_build
 from steering.adapters import Adapter
 from steering.engine.engine import Engine
-from steering.types import BridgeName, SteeringSpec
+from steering.specs import SteeringSpec
 
 Unmatched = Literal["neutral", "zero"]
 
@@ -23,7 +23,7 @@ class Setting:
     """
 
     alpha: float | None = None
-    bridge: BridgeName | None = None
+    bridge: str | None = None
     method: Method = "pm-mined"
     form: Form = "bytes"
     min_similarity: float = DEFAULT_MIN_SIMILARITY
@@ -74,5 +74,5 @@ def apply(
         top_k=whole.top_k or None,
     )
     used = vocabulary_map if vocabulary_map is not None else map_for(engine, adapter, setting)
-    engine.install(engine.prepare(steering, vocabulary_map=used))
+    engine.session.install(engine.session.prepare(steering, vocabulary_map=used))
     return SteeringSpec(steering.name, alpha=whole.alpha, bridge=whole.bridge)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from steering.adapters import Adapter
+from steering.bridges.table import BRIDGES
 from steering.engine.engine import Engine
 from steering.evaluation.comparison import Observer, measure
 from steering.evaluation.setting import Setting, filled, map_for
@@ -25,7 +26,7 @@ from steering.model.loaded_model import LoadedModel
 
 HYPERPARAMETERS: dict[str, tuple[Any, ...]] = {
     "alpha": (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
-    "bridge": ("map", "rescore"),
+    "bridge": tuple(BRIDGES),
     "method": ("exact", "pm-mined", "mined"),
     "form": ("bytes", "surface"),
     "min_similarity": (0.0, 0.25, 0.5, 0.75, 1.0),

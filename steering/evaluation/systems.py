@@ -13,7 +13,7 @@ from steering.engine.engine import Engine, EngineConfig
 from steering.evaluation.controls import random_adapter, shuffled_map
 from steering.evaluation.setting import Setting, apply, filled, map_for
 from steering.model.loaded_model import LoadedModel
-from steering.types import SteeringSpec
+from steering.specs import SteeringSpec
 
 BASE, STEERED, TUNED, ALONE = "base", "steered", "directly tuned", "tiny model alone"
 RANDOM, SHUFFLED = "random adapter", "shuffled map"

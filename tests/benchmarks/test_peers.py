@@ -80,7 +80,7 @@ def test_transformers_generates_what_ours_does(tokenizers: Tokenizers) -> None:
 
 def test_the_loop_is_ours_where_every_token_has_a_counterpart(tokenizers: Tokenizers) -> None:
     ours, work = engine(BASE, tokenizers.small, tokenizers), jobs(SMALL, 2)
-    vocabulary_map = ours.vocabulary_map("delta")
+    vocabulary_map = ours.session.vocabulary_map("delta")
 
     class Spelled:
         """Reads text as the ids that it lists, so that both sides read the same prompts."""
@@ -101,7 +101,7 @@ def test_the_loop_reads_everything_again_for_a_token_without_a_counterpart(token
         plain(CROSSED),
         plain(DELTA),
         (tokenizers.large, tokenizers.small),
-        ours.vocabulary_map("delta"),
+        ours.session.vocabulary_map("delta"),
     )
     work = jobs(LARGE, 4)
     found = [loop.generate(job) for job in work]

@@ -11,7 +11,7 @@ from demo import measure, phrases
 from steering.adapters import load_adapter
 from steering.engine.engine import Engine, EngineConfig
 from steering.model.loading import load_model
-from steering.types import SteeringSpec
+from steering.specs import SteeringSpec
 
 LIMIT_BYTES = 16_000_000
 BASES = sorted(demo.demo_models())
@@ -21,7 +21,7 @@ BASES = sorted(demo.demo_models())
 def engine(request: pytest.FixtureRequest) -> Engine:
     made = Engine(load_model(demo.demo_models()[request.param], device="cpu"), EngineConfig(max_num_seqs=64))
     for name, path in demo.demo_adapters().items():
-        made.attach(load_adapter(name, path, device="cpu", dtype="float32"))
+        made.session.attach(load_adapter(name, path, device="cpu", dtype="float32"))
     return made
 
 

@@ -123,5 +123,5 @@ def test_map_prints_and_writes_its_report(tiny: Path, tmp_path: Path) -> None:
 
 def test_only_a_known_bridge_passes() -> None:
     assert [check_bridge(name) for name in ("map", "rescore")] == ["map", "rescore"]
-    with pytest.raises(BadParameter, match="'tunnel' is not one of map, rescore"):
+    with pytest.raises(BadParameter, match="'tunnel' is not a bridge; there are map, rescore"):
         check_bridge("tunnel")

@@ -90,7 +90,7 @@ def test_times_begin_with_the_arrival_not_the_admission(
 
 
 def test_requests_with_several_adapters_share_one_label(client: TestClient, engine: FakeEngine) -> None:
-    engine.install(FakeAdapter("polite"))
+    engine.session.install(FakeAdapter("polite"))
     body = {"model": "base", "prompt": "hi", "steering": ["polite", "forget"]}
     assert client.post("/v1/completions", json=body).status_code == 200
     assert value(read(client), "generation_tokens_total", adapter="several") == 12
@@ -99,9 +99,9 @@ def test_requests_with_several_adapters_share_one_label(client: TestClient, engi
 def test_the_series_of_an_adapter_end_when_it_is_unloaded(client: TestClient, engine: FakeEngine) -> None:
     for number in range(3):
         name = f"passing-{number}"
-        engine.install(FakeAdapter(name))
+        engine.session.install(FakeAdapter(name))
         client.post("/v1/completions", json={"model": f"base:{name}", "prompt": "hi"})
-        engine.detach(name)
+        engine.session.detach(name)
     once_more = client.get("/metrics").text
     assert "passing-2" in once_more
     assert "passing" not in client.get("/metrics").text

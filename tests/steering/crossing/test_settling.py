@@ -123,8 +123,10 @@ def weighed(draw: st.DrawFn) -> models.Unigram:
     """Unigram with any pieces and weights over the same alphabet, of the precision of SentencePiece's files or not."""
     pieces = set(ALPHABET) | set(draw(st.lists(st.text(ALPHABET, min_size=2, max_size=6), max_size=14)))
     generator = random.Random(draw(st.integers(0, 2**32)))
-    precision = draw(st.sampled_from([np.float32, np.float64]))
-    weights = {piece: -float(precision(generator.uniform(1, 12))) for piece in sorted(pieces)}
+    single = draw(st.booleans())
+    drawn = [generator.uniform(1, 12) for _ in pieces]
+    drawn = [float(np.float32(weight)) for weight in drawn] if single else drawn
+    weights = {piece: -weight for piece, weight in zip(sorted(pieces), drawn, strict=True)}
     return models.Unigram([("<unk>", -99.0), *weights.items()], unk_id=0)
 
 

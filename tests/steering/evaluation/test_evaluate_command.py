@@ -117,7 +117,7 @@ def test_options_left_out_are_the_settings_defaults() -> None:
           "--criterion", "data.nll", "--dial", "bridge=tunnel"], 2, "'tunnel'"),
         (["sweep", "--base", BASE, "--adapter", FORGET, "--data", "{data}", "--results", "{folder}/r",
           "--criterion", "data.nll", "--hyperparameter", "volume"], 2, "there is no hyperparameter 'volume'"),
-        (["--base", BASE, "--data", "{data}", "--bridge", "tunnel"], 2, "'tunnel' is not one of"),
+        (["--base", BASE, "--data", "{data}", "--bridge", "tunnel"], 2, "'tunnel' is not a bridge"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_before_models_are_loaded(

@@ -12,13 +12,13 @@ from transformers import AutoModelForCausalLM
 
 from mapping_cache import SAMPLE_TEXTS
 from steering.adapters import Adapter, load_adapter
+from steering.engine.outputs import StepOutput
 from steering.evaluation import Setting, System, TextTask, alone_system, base_system, control_systems, measure
 from steering.evaluation.controls import random_adapter, shuffled_map
 from steering.evaluation.running import EvaluationError, Score, generate, score
 from steering.evaluation.setting import apply, map_for
 from steering.evaluation.systems import random_system, shuffled_system, steered_system
 from steering.examples import Example, encode_examples
-from steering.types import StepOutput
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop
 
@@ -117,10 +117,10 @@ def test_over_one_vocabulary_the_map_has_no_effect(workshop: Workshop, make_engi
 def test_a_setting_reaches_the_engine(workshop: Workshop, make_engine: MakeEngine) -> None:
     engine, (adapter, _) = make_engine(OTHER), workshop.adapter("d", DELTA, top_k=3)
     spec = apply(engine, adapter, Setting(0.5, "map", "pm-mined", "bytes", 0.0, "zero", 0), name="steered")
-    (found,) = [each for each in engine.adapters().values() if each.name == "steered"]
+    (found,) = [each for each in engine.session.adapters().values() if each.name == "steered"]
     assert (found.neutral, found.top_k, found.version) == (False, None, adapter.version)
     assert (spec.adapter, spec.alpha, spec.bridge) == ("steered", 0.5, "map")
-    loose, strict = engine.vocabulary_map("steered"), map_for(engine, adapter, Setting())
+    loose, strict = engine.session.vocabulary_map("steered"), map_for(engine, adapter, Setting())
     assert (loose.ids >= 0).sum() > (strict.ids >= 0).sum()
 
 
