@@ -1,14 +1,16 @@
 """The generate loop of one base: schedule, run the base, steer, sample, commit.
 
-One thread calls `add_request`, `abort` and `step`. The steering session holds the adapters: any thread may attach and
-detach them there. The engine does not know HTTP or stop strings, and knows text only through the adapters' histories.
+One thread calls it. The steering session holds the adapters: any thread may attach and detach them there. The engine
+does not know HTTP or stop strings, and knows text only through the adapters' histories.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -19,12 +21,11 @@ from steering.device.transfer import on_device
 from steering.engine.admission import check_request
 from steering.engine.ahead import AheadPass
 from steering.engine.config import MOST_SCORES, EngineConfig, make_pool
-from steering.engine.constraint import constrain
-from steering.engine.drawn import OutputBuilder, drawn_of
+from steering.engine.drawing import Placed, draw, score_prompts, with_places
+from steering.engine.drawn import OutputBuilder
 from steering.engine.ending import EndRules
-from steering.engine.outputs import EngineStats, StepOutput
+from steering.engine.outputs import Cause, EngineStats, StepOutput
 from steering.engine.request import Request
-from steering.engine.sampler import SamplingRow, sample
 from steering.engine.scheduler import Chunk, Scheduler
 from steering.engine.sequence import SequenceState
 from steering.engine.step_report import StepReport
@@ -32,10 +33,12 @@ from steering.errors import InvalidRequestError
 from steering.model.loaded_model import LoadedModel
 from steering.model.row_input import RowInput
 from steering.session import Distributions, SteeringSession
-from steering.session.logprobs import token_logprobs
+from steering.session.faults import is_shared, isolate
 from steering.specs import ResolvedSteering
 
 __all__ = ["Engine", "EngineConfig"]
+
+logger = logging.getLogger(__name__)
 
 _Begun = tuple[list[Chunk], Tensor]
 
@@ -56,15 +59,6 @@ class Engine:
         self.config = config or EngineConfig()
         self.max_model_len = min(base.max_model_len, self.config.max_model_len or base.max_model_len)
         self._execution = execution or execution_on(base.device, eager=self.config.enforce_eager)
-        self._allocator, self._runner = make_pool(base, self.config, self._execution, self.max_model_len)
-        self.max_model_len = min(self.max_model_len, self._allocator.num_pages * self.config.page_size)
-        self._ends = EndRules(base.eos_token_ids, self.max_model_len)
-        self._scheduler = Scheduler(
-            self._allocator,
-            self.config.max_num_seqs,
-            max(self.config.max_step_tokens, self.config.max_num_seqs),
-            max(1, MOST_SCORES // base.vocab_size),
-        )
         self.session = SteeringSession(
             base.vocabulary,
             base.device,
@@ -72,10 +66,24 @@ class Engine:
             prefix_caching=self.config.prefix_caching,
             execution=self._execution,
         )
+        self.last_step = StepReport()
+        self._start()
+
+    def _start(self) -> None:
+        """Make the base's pool, with no request in it."""
+        longest = self.max_model_len
+        self._allocator, self._runner = make_pool(self.base, self.config, self._execution, longest)
+        self.max_model_len = min(longest, self._allocator.num_pages * self.config.page_size)
+        self._ends = EndRules(self.base.eos_token_ids, self.max_model_len)
+        self._scheduler = Scheduler(
+            self._allocator,
+            self.config.max_num_seqs,
+            max(self.config.max_step_tokens, self.config.max_num_seqs),
+            max(1, MOST_SCORES // self.base.vocab_size),
+        )
         self._sequences: dict[str, SequenceState] = {}
         self._instant: list[StepOutput] = []
         self._ahead: AheadPass | None = None
-        self.last_step = StepReport()
 
     def add_request(self, request: Request) -> tuple[ResolvedSteering, ...]:
         """Queue a request and return what steers it; the adapters' versions are pinned.
@@ -110,7 +118,11 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[StepOutput]:
-        """One pass over all running sequences. Returns each one's new tokens."""
+        """One pass over all running sequences. Returns each one's new tokens.
+
+        A fault in one sequence's part ends that sequence. A fault of the device or of a pool is raised: `restart`
+        then makes the engine usable again.
+        """
         outputs, self._instant = self._instant, []
         report = self.last_step = StepReport()
         begun = self._resume(report) or self._begin(report)
@@ -119,16 +131,31 @@ class Engine:
         chunks, logits = begun
         report.lap("base")
         distributions = self.session.steer([chunk.span for chunk in chunks], logits, lap=report.lap)
-        self._score_prompts(chunks, distributions)
         for chunk in chunks:
             self._scheduler.commit(chunk)
+        faults = dict(distributions.faults)
+        placed = [each for each in with_places(chunks) if each.sequence.row not in faults]
+        _, failed = isolate(placed, lambda some: score_prompts(some, distributions))
+        faults |= {each.sequence.row: error for each, error in failed}
         report.lap("host")
-        outputs.extend(self._draw(chunks, distributions, report))
-        report.lap("host")
+        outputs += self._draw([each for each in placed if each.sequence.row not in faults], distributions)
+        ended = [chunk.sequence for chunk in chunks if chunk.sequence.row in faults]
+        outputs += [self._end_by_fault(sequence, faults[sequence.row]) for sequence in ended]
+        report.lap("fuse_sample")
         return outputs
 
+    def restart(self) -> None:
+        """Drop all requests, keys and values, after a fault of the device or of a pool.
+
+        Models and adapters stay loaded. Raises whatever the device raises if it is beyond use.
+        """
+        self.session.restart()
+        # The old pool's memory must be free before the new one is made.
+        del self._runner, self._allocator, self._scheduler, self._ahead
+        self._start()
+
     def stats(self) -> EngineStats:
-        """Gauges now and counters since start."""
+        """Gauges now, and counters since start or `restart`."""
         return EngineStats(
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
@@ -146,8 +173,6 @@ class Engine:
         self.session.check_integrity()
         if not self._sequences and self._allocator.used:
             raise RuntimeError(f"{self._allocator.used} pages are in use without a sequence")
-
-    # The base's pass
 
     def _begin(self, report: StepReport) -> _Begun | None:
         """Schedule a step and run the base over its chunks; None where there is nothing to do."""
@@ -194,76 +219,50 @@ class Engine:
         logits = self._runner.forward(inputs, tokens)
         self._ahead = AheadPass(sequences, logits, self._runner.cache)
 
-    # From the steered distributions to outputs
-
-    def _score_prompts(self, chunks: Sequence[Chunk], distributions: Distributions) -> None:
-        """Collect the log probabilities of prompt tokens for the requests that asked for them."""
-        asked: list[tuple[int, int, int]] = []
-        owners: list[SequenceState] = []
-        place = 0
-        for chunk in chunks:
-            sequence = chunk.sequence
-            if sequence.scores_prompt:
-                if not sequence.prompt_logprobs:
-                    sequence.prompt_logprobs.append(None)
-                count = sequence.request.sampling.prompt_logprobs or 0
-                for row, length in enumerate(chunk.span.lengths, place):
-                    if length < sequence.prompt_length:
-                        asked.append((row, sequence.tokens[length], count))
-                        owners.append(sequence)
-            place += chunk.wanted
-        for sequence, entry in zip(owners, token_logprobs(distributions, asked), strict=True):
-            sequence.prompt_logprobs.append(entry)
-
-    def _draw(
-        self, chunks: Sequence[Chunk], distributions: Distributions, report: StepReport
-    ) -> list[StepOutput]:
+    def _draw(self, placed: Sequence[Placed], distributions: Distributions) -> list[StepOutput]:
         """Draw the next token of every sequence whose end the step has reached."""
-        sequences: list[SequenceState] = []
-        places: list[int] = []
-        place = 0
-        for chunk in chunks:
-            place += chunk.wanted
-            if chunk.is_last:
-                sequences.append(chunk.sequence)
-                places.append(place - 1)
-        if not sequences:
-            return []
-        ends = distributions.select(places)
-        forbidden = [self._ends.forbidden(sequence) for sequence in sequences]
-        rows = [
-            SamplingRow(
-                params=sequence.request.sampling,
-                prompt=sequence.request.prompt_ids,
-                generated=sequence.generated if sequence.request.sampling.penalises else (),
-                uniform=sequence.generator.random(),
-                # A grammar's mask excludes them itself, unless only they are possible.
-                forbidden=() if sequence.constraint else banned,
-            )
-            for sequence, banned in zip(sequences, forbidden, strict=True)
+        # A random number is drawn once, however often the draw is tried.
+        ends = [
+            (each.sequence, each.places[-1], each.sequence.generator.random())
+            for each in placed
+            if each.chunk.is_last
         ]
-        report.lap("host")
-        scores = constrain(ends.steered, [sequence.constraint for sequence in sequences], forbidden)
-        tokens = sample(scores, rows)
-        drawn = drawn_of(ends, tokens, sequences, self.config.kl_every)
-        if self._execution.runs_ahead:
-            self._run_ahead(sequences, tokens)
-        builder = drawn.read()
-        report.lap("fuse_sample")
-        return [self._commit(builder, row, sequence) for row, sequence in enumerate(sequences)]
+        if not ends:
+            return []
+
+        def draw_some(some: Sequence[tuple[SequenceState, int, float]]) -> list[StepOutput]:
+            sequences, rows, uniforms = zip(*some, strict=True)
+            tokens, drawn = draw(
+                distributions.select(rows), sequences, uniforms, self._ends, self.config.kl_every
+            )
+            if self._execution.runs_ahead and len(some) == len(ends):
+                self._run_ahead(sequences, tokens)
+            builder = drawn.read()
+            return [self._commit(builder, row, sequence) for row, sequence in enumerate(sequences)]
+
+        done, failed = isolate(ends, draw_some)
+        ended = [self._end_by_fault(sequence, error) for (sequence, _, _), error in failed]
+        return [*chain.from_iterable(done), *ended]
 
     def _commit(self, builder: OutputBuilder, row: int, sequence: SequenceState) -> StepOutput:
         """Append one drawn token, or end the sequence without it, and build the output."""
+        try:
+            return self._append(builder, row, sequence)
+        except Exception as error:
+            if is_shared(error):
+                raise
+            return self._end_by_fault(sequence, error)
+
+    def _append(self, builder: OutputBuilder, row: int, sequence: SequenceState) -> StepOutput:
         if not builder.finite[row]:
-            return self._fail_scores(sequence)
+            return self._fail(sequence, "the model's scores are not finite numbers", "scores")
         request_id, grammar = sequence.request.request_id, sequence.constraint
         prompt_logprobs = tuple(sequence.prompt_logprobs) if sequence.scores_prompt else None
         if sequence.request.sampling.max_tokens == 0:
             self._finish(sequence)
             return StepOutput(request_id, prompt_logprobs=prompt_logprobs, finish_reason="length")
         if grammar is not None and grammar.error is not None:
-            self._finish(sequence)
-            return StepOutput(request_id, finish_reason="error", error=grammar.error, cause="constraint")
+            return self._fail(sequence, grammar.error, "constraint")
         sequence.tokens.append(builder.tokens[row])
         complete = grammar is not None and grammar.follow(sequence.generated)
         output = replace(
@@ -274,18 +273,19 @@ class Engine:
             self._finish(sequence)
         return output
 
-    def _fail_scores(self, sequence: SequenceState) -> StepOutput:
-        """End a sequence whose scores are not finite, and hide its keys and values from others."""
+    def _end_by_fault(self, sequence: SequenceState, error: Exception) -> StepOutput:
+        """End a sequence whose own part has raised."""
+        request_id = sequence.request.request_id
+        logger.error("request %s has ended by a fault in its own part", request_id, exc_info=error)
+        return self._fail(sequence, f"{type(error).__name__}: {error}", "fault")
+
+    def _fail(self, sequence: SequenceState, message: str, cause: Cause) -> StepOutput:
+        """End a sequence with an error, and hide its keys and values from others."""
         self._runner.cache.invalidate(sequence.pages)
         sequence.row.invalidate()
         self._execution.side.forbid_overlap()
         self._finish(sequence)
-        return StepOutput(
-            sequence.request.request_id,
-            finish_reason="error",
-            error="the model's scores are not finite numbers",
-            cause="scores",
-        )
+        return StepOutput(sequence.request.request_id, finish_reason="error", error=message, cause=cause)
 
     def _finish(self, sequence: SequenceState) -> None:
         """Forget a sequence and free everything that it holds."""

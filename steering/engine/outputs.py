@@ -8,8 +8,8 @@ from typing import Literal
 from steering.session.logprobs import TokenLogprob
 
 FinishReason = Literal["stop", "length", "abort", "error"]
-Cause = Literal["scores", "constraint"]
-"""The cause of an error: the model's scores are not finite, or the sequence's grammar cannot be followed."""
+Cause = Literal["scores", "constraint", "fault"]
+"""The cause of an error: scores that are not finite, a grammar that cannot be followed, a fault in the row's part."""
 
 
 @dataclass(frozen=True, slots=True)

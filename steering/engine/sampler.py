@@ -80,8 +80,7 @@ def _needs_adjusting(row: SamplingRow) -> bool:
 def _adjust_row(scores: Tensor, row: SamplingRow) -> None:
     params, device = row.params, scores.device
     if params.repetition_penalty != 1.0:
-        # The only adjustment that depends on the row's constant, so it works on log probabilities.
-        scores.copy_(scores.log_softmax(-1))
+        # It sees logits, as in transformers and vLLM: a constant added to a row's scores changes its effect.
         seen = on_device(sorted({*row.prompt, *row.generated}), device, torch.long)
         values = scores[seen]
         scores[seen] = torch.where(
@@ -143,11 +142,15 @@ def _draw_sorted(
     min_p = on_device([row.params.min_p for row in rows], device)[:, None]
     before = probs.cumsum(-1) - probs
     kept = (torch.arange(width, device=device) < top_k) & (probs >= min_p * probs[:, :1]) & (probs > 0)
-    # A top_p of 1 keeps all tokens. Rounding in the sum must not cut off the tail.
-    kept &= (before < top_p) | (top_p >= 1)
     kept[:, 0] = True
-    # The kept tokens are a run from the start, so they are all here if the run ends before the last one.
-    enough = torch.full_like(kept[:, 0], complete) | ~kept[:, -1] | (top_k[:, 0] <= width)
+    # Top-p is a share of what top-k and min-p keep, as in vLLM. The kept tokens are a run from the start.
+    all_here = torch.full_like(kept[:, :1], complete) | ~kept[:, -1:] | (top_k <= width)
+    share = torch.where(all_here, (probs * kept).sum(-1, keepdim=True), 1.0)
+    is_known = all_here | ((top_k == everything) & (min_p == 0))
+    # A top_p of 1 keeps all tokens. Rounding in the sum must not cut off the tail.
+    kept &= (before < top_p * share) | (top_p >= 1)
+    kept[:, 0] = True
+    enough = (all_here | (is_known & ~kept[:, -1:])).squeeze(1)
     place = _invert(probs * kept, rows)
     return tokens.gather(1, place[:, None]).squeeze(1), enough
 

@@ -90,8 +90,11 @@ class SteeringLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             Span(row, range(len(tokens), len(tokens) + 1))
             for row, tokens in zip(self._rows, self._tokens, strict=True)
         ]
+        distributions = self._session.steer(spans, scores.float())
+        for error in distributions.faults.values():
+            raise error
         # A copy, because tensors made in inference mode must not be changed by the processors that follow.
-        return self._session.steer(spans, scores.float()).steered.clone()
+        return distributions.steered.clone()
 
     def _extend(self, ids: Sequence[list[int]]) -> None:
         """Append each row's new tokens."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from steering.device.transfer import on_device
+from steering.session.row import SteeredRow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distributions:
     """Base and steered scores, each float32 `[positions, V_base]`: log probabilities up to a constant per row.
 
-    `steered - base` is the shift. Both are the same tensor where nothing is steered.
+    `steered - base` is the shift. Both are the same tensor where nothing is steered. The scores of rows in `faults` are
+    undefined.
     """
 
     base: Tensor
     steered: Tensor
+    faults: Mapping[SteeredRow, Exception] = field(default_factory=dict)
 
     def select(self, rows: Sequence[int]) -> Distributions:
         """The same for some of the positions, in ascending order."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 
 from steering.steerers.steerer import Steerer
+
+logger = logging.getLogger(__name__)
 
 
 class SteererRegistry:
@@ -37,7 +40,7 @@ class SteererRegistry:
             if when_unused is not None and not unused:
                 self._waiting.setdefault(steerer, []).append(when_unused)
         if when_unused is not None and unused:
-            when_unused()
+            _call(when_unused)
 
     def current(self) -> dict[str, Steerer]:
         """The versions that new rows get, by name."""
@@ -67,4 +70,12 @@ class SteererRegistry:
                     del self._rows[steerer]
                     to_call.extend(self._waiting.pop(steerer, ()))
         for call in to_call:
-            call()
+            _call(call)
+
+
+def _call(when_unused: Callable[[], None]) -> None:
+    """Call a listener. Its errors are its own: the row that ends here has nothing to do with it."""
+    try:
+        when_unused()
+    except Exception:
+        logger.exception("a listener of an adapter's end has failed")

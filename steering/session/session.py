@@ -146,11 +146,20 @@ class SteeringSession:
         """Steered scores at the positions of `spans`.
 
         logits: the base's at these positions, float32 `[positions, V_base]`, span after span. They are not changed.
+        An error in one row's part is returned in `faults` and affects no other row; the host must close that row.
+        Raises for a fault of the device or of a pool.
         """
         passing = SteeringPass(self._execution.side, lap)
-        return Distributions(logits, passing.run(spans, logits))
+        return Distributions(logits, passing.run(spans, logits), passing.faults)
 
     # State
+
+    def restart(self) -> None:
+        """Drop all rows, keys and values, after a fault of the device or of a pool. Adapters stay attached."""
+        rows, self._open = self._open, set()
+        for steerer, _ in self._registry.all():
+            steerer.restart()
+        self._registry.unpin(state.steerer for row in rows for state in row.states)
 
     @property
     def reencoded_tokens(self) -> int:

@@ -71,28 +71,25 @@ class HistoryKV:
             allocator.cache_prefix(window.history.tokens[:known], self.pages, self._cached)
             self._cached = known
 
-    def lend(self, window: HistoryWindow, views: Sequence[HistoryWindow]) -> list[HistoryKV]:
-        """Keys and values for several positions of one text, given those of the whole text.
+    def lend(self, window: HistoryWindow, views: Sequence[tuple[HistoryKV, HistoryWindow]]) -> None:
+        """Give other positions of the same text their keys and values, as far as they have them in common.
 
         Each view shares the whole pages that it has in common with `window`; the page in which it departs, or has its
-        last token, is copied. The result must be released. `window` must not be cut, and must have been computed.
+        last token, is copied. The views must be empty, and must be released. `window` must not be cut, and must have
+        been computed.
         """
         allocator = self.runner.cache.allocator
-        lent: list[HistoryKV] = []
         copies: list[tuple[int, int]] = []
-        for view in views:
+        for cache, view in views:
             # The last token is computed again, because its logits are wanted.
             common = max(0, min(common_prefix(view.history.tokens, window.history.tokens), view.length - 1))
             fork = self.fork(common, view.length - common)
             allocator.share(fork.pages[: len(fork.pages) - len(fork.fresh)])
             if fork.copied:
                 copies.append(fork.copied)
-            other = HistoryKV(self.runner)
-            other.pages, other._computed = fork.pages, common
-            other._cached = view.length  # a view's pages are not for others to find
-            lent.append(other)
+            cache.pages, cache._computed = fork.pages, common
+            cache._cached = view.length  # a view's pages are not for others to find
         self.copy_pages(copies)
-        return lent
 
     def fork(self, start: int, count: int) -> Fork:
         """Pages for `count` tokens from position `start` on. Pages before that are the sequence's own."""

@@ -58,13 +58,14 @@ class SteererState:
             view = SteererState(self.steerer, self.spec)
             view.window, view.pushed = self.window.copy(), length
             made.append(view)
-        windows = [view.window for view in made]
-        lent = []
-        for number, cache in enumerate(self.caches):
-            read(self.steerer.runners[number], [(cache, self.window, 1)])
-            lent.append(cache.lend(self.window, windows))
-        for view, caches in zip(made, zip(*lent, strict=True), strict=True):
-            view.caches = list(caches)
+        try:
+            for number, cache in enumerate(self.caches):
+                read(self.steerer.runners[number], [(cache, self.window, 1)])
+                cache.lend(self.window, [(view.caches[number], view.window) for view in made])
+        except BaseException:
+            for view in made:
+                view.release()
+            raise
         return made
 
     def reset(self) -> None:

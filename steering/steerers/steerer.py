@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from steering.adapters import Adapter
 from steering.crossing.crossing import Crossing
 from steering.crossing.first_tokens import FirstTokens
@@ -29,18 +31,17 @@ class Steerer:
     ) -> None:
         self.adapter = adapter
         self.crossing = crossing
-        self.runners = [
-            Runner(
-                model,
-                KVCache(
-                    PageAllocator(_INITIAL_PAGES, page_size, growable=True, prefix_caching=prefix_caching)
-                ),
-                capture,
-            )
-            for model in adapter.models
-        ]
+        self._pool = partial(
+            PageAllocator, _INITIAL_PAGES, page_size, growable=True, prefix_caching=prefix_caching
+        )
+        self._capture = capture
+        self.runners = self._new_runners()
         self.context_limit = min(model.max_model_len for model in adapter.models)
         self.context = max(1, self.context_limit - CONTEXT_RESERVE)
+
+    def restart(self) -> None:
+        """Start with empty pools. The states of rows that are open must be dropped."""
+        self.runners = self._new_runners()
 
     @property
     def shares_vocabulary(self) -> bool:
@@ -53,3 +54,6 @@ class Steerer:
         if self.crossing.by_text is None:
             raise RuntimeError("base and adapter share a vocabulary")
         return self.crossing.by_text.first_tokens
+
+    def _new_runners(self) -> list[Runner]:
+        return [Runner(model, KVCache(self._pool()), self._capture) for model in self.adapter.models]

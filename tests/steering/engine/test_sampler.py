@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import RepetitionPenaltyLogitsProcessor, TopKLogitsWarper, TopPLogitsWarper
 
 from steering.engine.request import SamplingParams
 from steering.engine.sampler import SamplingRow, adjust, sample
@@ -31,16 +32,17 @@ def naive_scores(logprobs: list[float], row: SamplingRow) -> list[float]:
 
 
 def naive_kept(scores: list[float], params: SamplingParams) -> dict[int, float]:
-    """The tokens that may be drawn and their probabilities: top-k, then top-p and min-p of the whole distribution."""
+    """The tokens that may be drawn and their probabilities: top-k and min-p, then top-p of what they keep."""
     probs = torch.tensor(scores, dtype=torch.float64).div(params.temperature).softmax(0).tolist()
     order = sorted(range(len(probs)), key=lambda token: -probs[token])
+    order = [
+        token for token in order[: params.top_k or None] if probs[token] >= params.min_p * probs[order[0]]
+    ]
+    share = sum(probs[token] for token in order)
     kept: dict[int, float] = {}
-    total = 0.0
-    for rank, token in enumerate(order):
-        inside = (not params.top_k or rank < params.top_k) and (params.top_p >= 1 or total < params.top_p)
-        if rank == 0 or (inside and probs[token] >= params.min_p * probs[order[0]]):
+    for token in order:
+        if not kept or params.top_p >= 1 or sum(kept.values()) < params.top_p * share:
             kept[token] = probs[token]
-        total += probs[token]
     whole = sum(kept.values())
     return {token: prob / whole for token, prob in kept.items()}
 
@@ -94,6 +96,42 @@ def test_rows_get_what_a_plain_loop_gives(rows: list[SamplingRow], seed: int) ->
         own = kept[drawn[place]]
         before = sum(prob for token, prob in kept.items() if (prob > own if cuts else token < drawn[place]))
         assert before - 1e-4 <= row.uniform <= before + kept[drawn[place]] + 1e-4
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    width=st.sampled_from([8, 700, 3000]),
+    top_k=st.sampled_from([1, 5, 20, 600, 2000]),
+    top_p=st.sampled_from([0.1, 0.5, 0.9, 0.99]),
+    penalty=st.sampled_from([0.7, 1.3]),
+    scale=st.sampled_from([0.3, 2.0]),
+)
+@settings(max_examples=60)
+def test_penalties_top_k_and_top_p_are_those_of_transformers(
+    seed: int, width: int, top_k: int, top_p: float, penalty: float, scale: float
+) -> None:
+    """Every uniform number's draw is a token that transformers keeps, and each of those is drawn by some number."""
+    logits = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) * scale + 3
+    seen = torch.randint(0, width, (1, 5), generator=torch.Generator().manual_seed(seed))
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(seen, logits)
+    theirs = TopPLogitsWarper(top_p)(seen, TopKLogitsWarper(top_k)(seen, theirs))
+    kept = torch.isfinite(theirs[0]).nonzero().flatten().tolist()
+    params = SamplingParams(top_k=top_k, top_p=top_p, repetition_penalty=penalty)
+    # The middle of each kept token's stretch, in the order of their probabilities.
+    shares = theirs[0].double().softmax(0)[kept].sort(descending=True).values
+    middles = (shares.cumsum(0) - shares / 2).tolist()
+    rows = [SamplingRow(params, seen[0].tolist(), (), uniform) for uniform in middles]
+    drawn = sample(logits.expand(len(rows), -1), rows).tolist()
+    assert set(drawn) == set(kept)
+
+
+def test_a_repetition_penalty_lowers_a_likely_token() -> None:
+    """In logits; on log probabilities, which are below 0, it would hardly touch the likeliest token, or raise it."""
+    logits = torch.tensor([[8.0, 1.0, 0.5]])
+    row = SamplingRow(SamplingParams(repetition_penalty=1.3), (0,), (), 0.5)
+    before, after = logits.softmax(-1)[0, 0], adjust(logits, [row]).softmax(-1)[0, 0]
+    assert after == pytest.approx(torch.tensor([8 / 1.3, 1.0, 0.5]).softmax(0)[0])
+    assert after < before
 
 
 @given(st.lists(ROWS, min_size=1, max_size=5))
