@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from steering.adapters.adapter import Adapter
+from steering.adapters.folder_check import check_folder, read_json
 from steering.adapters.kind import ShiftRule
 from steering.adapters.kinds import DEFAULT_KIND, KINDS
+from steering.adapters.tokenizer_check import check_tokenizer
 from steering.device.host_memory import release_freed_memory
 from steering.errors import AdapterLoadError, ModelLoadError
 from steering.model.forward import FusedForward
@@ -31,6 +34,8 @@ _DEFAULTS: dict[str, Any] = {
 _NOTES = {"card"}
 
 _TOKENIZERS = SharedTokenizers()
+_CHECKED: WeakSet[Any] = WeakSet()
+"""The tokenizers that have passed their check, which takes a fifth of a second."""
 
 
 def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: str = "auto") -> Adapter:
@@ -44,6 +49,7 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
         raise AdapterLoadError(f"adapter {name!r}: {folder} is not a folder")
     try:
         version = _digest(folder)
+        check_folder(folder)
         settings = _read_settings(folder / ADAPTER_FILE)
         kind = KINDS[settings["kind"]]
         rule = kind.rule(settings)
@@ -57,9 +63,12 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
             if isinstance(model.forward, FusedForward):
                 model.forward.release_packed_weights()
         _check_one_vocabulary(models)
+        if models[0].tokenizer not in _CHECKED:
+            check_tokenizer(models[0].tokenizer)
+            _CHECKED.add(models[0].tokenizer)
         if _digest(folder) != version:
             raise AdapterLoadError("its files changed while they were read")
-    except (AdapterLoadError, ModelLoadError, OSError) as error:
+    except (AdapterLoadError, ModelLoadError, OSError, ValueError) as error:
         raise AdapterLoadError(f"adapter {name!r}: {error}") from error
     finally:
         release_freed_memory()
@@ -81,10 +90,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
     """Every field of the adapter file, defaults filled in."""
     given: Any = {}
     if file.exists():
-        try:
-            given = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise AdapterLoadError(f"{file.name} is not readable JSON: {error}") from error
+        given = read_json(file.name, file)
     kind = given.get("kind", DEFAULT_KIND) if isinstance(given, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise AdapterLoadError(f"{file.name}: kind must be one of {', '.join(KINDS)}")
@@ -118,8 +124,11 @@ def _check_alpha(alpha: float, rule: ShiftRule) -> None:
 
 
 def _inside(folder: Path, part: Any) -> Path:
-    target = (folder / str(part)).resolve()
-    if not isinstance(part, str) or not target.is_relative_to(folder.resolve()):
+    # No file's name has a zero byte or half a surrogate pair.
+    if not isinstance(part, str) or re.search("[\0\ud800-\udfff]", part):
+        raise AdapterLoadError(f"{ADAPTER_FILE}: {part!r} does not name a folder")
+    target = (folder / part).resolve()
+    if not target.is_relative_to(folder.resolve()):
         raise AdapterLoadError(f"{ADAPTER_FILE}: {part!r} does not lie below the adapter's folder")
     if not target.is_dir():
         raise AdapterLoadError(f"{ADAPTER_FILE}: there is no folder {part!r}")

@@ -24,6 +24,8 @@ _BOUNDARY = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
 _CROSSES_BOUNDARY = re.compile(rb"[A-Za-z] ")
 # Texts to encode another text behind. Nearly every text keeps its own tokens behind one of them.
 _BEFORE = ("x\n", "x:", "x")
+# The most tokens of one character that an encoding may have.
+_MAX_TOKENS = 16
 _SAMPLE = (
     "The quick brown fox, it's said, jumped over 13 lazy dogs. He told nobody WHY he did so\n\nand left early"
 )
@@ -95,8 +97,12 @@ class SteeringEncoder:
     def _plain_ids(self, text: str) -> list[int]:
         self.encoded_characters += len(text)
         if self._backend is None:
-            return list(self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+            ids = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        else:
+            ids = self._backend.encode(text, add_special_tokens=False).ids
+        if len(ids) > _MAX_TOKENS * (len(text) + 1):
+            raise ValueError(f"the steering tokenizer makes {len(ids)} tokens of {len(text)} characters")
+        return list(ids)
 
     def _token_starts(self, text: str, start: Start) -> list[int]:
         """The character that each token starts at, -1 inside a character; [] where this is not known."""
