@@ -1,4 +1,4 @@
-"""The study, from cutting vocabularies to its tables, at a size that takes seconds."""
+"""The whole study, from cutting vocabularies to its tables, at a scale that takes seconds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import typer
 from typer.testing import CliRunner
 
 from examples.study.__main__ import main
+from examples.study.measured import ANOTHERS
 from examples.study.models import new_model
 from examples.study.scale import SCALES, Base, Scale
-from examples.study.stages import ANOTHERS, Study
+from examples.study.stages import Study
 from examples.study.tables import tables
 from examples.study.text import read_texts
 from examples.study.vocabulary import cut
@@ -87,7 +88,7 @@ def test_a_cut_vocabulary_writes_the_same_text_in_fewer_tokens(tokenizers: Path)
             ids = smaller(text, add_special_tokens=False)["input_ids"]
             assert smaller.decode(ids) == text
             assert len(ids) >= len(whole(text, add_special_tokens=False)["input_ids"])
-        # Everything that is used fits: nothing changes.
+        # Every token that the text uses fits, so the encoding stays the same.
         loose = cut(tokenizers / name, LINES, 10_000)
         for text in LINES:
             spelled = [tokenizer.tokenize(text) for tokenizer in (loose, whole)]
@@ -148,7 +149,7 @@ def test_a_stage_is_one_process_at_a_time(data: Path, tokenizers: Path, tmp_path
         assert again
 
 
-def test_what_is_left_out_is_named(data: Path, tokenizers: Path, tmp_path: Path) -> None:
+def test_a_stage_whose_needs_are_left_out_is_named(data: Path, tokenizers: Path, tmp_path: Path) -> None:
     arguments = ["--data", data, "--tokenizers", tokenizers, "--out", tmp_path, "--scale", "toy"]
     result = subprocess.run(
         [sys.executable, "-m", "examples.study", *map(str, arguments), "--only", "bases/"],
