@@ -1,8 +1,8 @@
-"""A small model that costs what a large one does: its texts are its own, its steps also carry the large one's pass.
+"""A small model that takes the time of a large one: each of its passes also runs the large one's.
 
-What rescoring does in a step depends on the text, and only a trained model writes any; what it costs depends on the
-models' size, and no trained model of a real size is at hand. So a trained tiny model decides, and a random one of a
-real shape is run beside it on the same packed rows over pages of its own.
+The work of rescoring depends on the text, and only a trained model writes text. Its cost depends on the models' size,
+and there is no trained model of a real size here. So a trained tiny model decides, and a random model of a real shape
+runs beside it, on the same packed rows and with its own pages.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from steering.model.loaded_model import LoadedModel
 
 
 class Ballast:
-    """The forward pass of `model`, after one of `weight` whose result is thrown away."""
+    """The forward pass of `model`. A pass of `weight` comes before it, and its result is thrown away."""
 
     def __init__(self, model: Forward, weight: Forward) -> None:
         self._model = model
         self._weight = weight
-        # A pool a pool: engines of one model don't share pages.
+        # One for each of the model's pools, because engines do not share pages.
         self._caches: dict[int, KVCache] = {}
 
     def __call__(self, tokens: Tensor, positions: Tensor, wanted: Tensor, plan: AttentionPlan) -> Tensor:
-        """See `Forward`."""
+        """Run both, and return the logits of `model`."""
         cache = self._caches.setdefault(id(plan.cache), KVCache(plan.cache.allocator))
         self._weight(tokens, positions, wanted, replace(plan, cache=cache))
         return self._model(tokens, positions, wanted, plan)
 
 
 def with_ballast(model: LoadedModel, weight: LoadedModel) -> LoadedModel:
-    """`model` as it is, with the cost of `weight` added to its passes; token ids must be valid in both."""
+    """`model` with the cost of `weight` added to its passes. Its token ids must be valid in both."""
     return replace(model, forward=Ballast(model.forward, weight.forward))

@@ -1,4 +1,4 @@
-"""What reading a model's weights alone would take on this machine: the floor of a decode step of one sequence."""
+"""Memory bandwidth. The time to read the weights once is the least that a decode step of one sequence can take."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 import torch
 from transformers import PretrainedConfig
 
-from benchmarks.folders import weight_bytes
+from benchmarks.workloads.models import weight_bytes
 
 _BYTES = 1 << 30
 _ROUNDS = 7
 
 
 def bytes_per_second(device: str) -> float:
-    """Measured by summing a gibibyte again and again; the median of a few rounds."""
+    """The bandwidth of `device`: the median of seven sums over a gibibyte."""
     block = torch.ones(_BYTES // 8, dtype=torch.int64, device=device)
     seconds = []
     for _ in range(_ROUNDS):
@@ -28,7 +28,7 @@ def bytes_per_second(device: str) -> float:
 
 
 def bytes_per_step(config: PretrainedConfig, dtype: torch.dtype = torch.bfloat16) -> int:
-    """Bytes of the weights that a decode step reads whole: all but an input embedding that is not the output's too."""
+    """The bytes of weights that a decode step reads: all but an input embedding that is not the output's too."""
     apart = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size * dtype.itemsize
     return weight_bytes(config, dtype) - apart
 

@@ -1,4 +1,4 @@
-"""Streaming HTTP clients, and the server process that they talk to."""
+"""Streaming HTTP clients, and the server process that they use."""
 
 from __future__ import annotations
 
@@ -22,24 +22,27 @@ _TIMEOUT = httpx.Timeout(600.0)
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """One client's stream: when its request went out, and how many tokens had come by when; seconds of one clock."""
+    """One client's stream. `began`: the time of its request. `arrivals`: times with the number of tokens so far.
+
+    All times are seconds of one clock.
+    """
 
     began: float
     arrivals: tuple[tuple[float, int], ...]
 
     @property
     def tokens(self) -> int:
-        """All that came."""
+        """The number of tokens in the whole stream."""
         return self.arrivals[-1][1]
 
     @property
     def first_token(self) -> float:
-        """Seconds to the first event with a token."""
+        """Seconds from the request to the first event with a token."""
         return self.arrivals[0][0] - self.began
 
     @property
     def between(self) -> list[float]:
-        """Seconds from one token to the next; tokens that came together share their wait."""
+        """Seconds from one token to the next. Tokens that arrived together share the time before them."""
         gaps = []
         for (before, had), (now, has) in zip(self.arrivals, self.arrivals[1:], strict=False):
             gaps.extend([(now - before) / (has - had)] * (has - had))
@@ -47,19 +50,19 @@ class Streamed:
 
 
 def rate(streams: Sequence[Streamed]) -> float:
-    """Tokens a second of all clients together, from the first request to the last token."""
+    """Tokens a second of all clients together, between the first request and the last token."""
     ended = max(stream.arrivals[-1][0] for stream in streams)
     return sum(stream.tokens for stream in streams) / (ended - min(stream.began for stream in streams))
 
 
 def stream_all(url: str, bodies: Sequence[dict[str, Any]]) -> list[Streamed]:
-    """A client for each body, all at once. Raises RuntimeError with the reply when one is refused."""
+    """Stream every body at the same time, each with a client of its own. Raises RuntimeError for a refusal."""
     return asyncio.run(_stream_all(url, bodies))
 
 
 async def _stream_all(url: str, bodies: Sequence[dict[str, Any]]) -> list[Streamed]:
     limits = httpx.Limits(max_connections=len(bodies))
-    # Without environment and certificates, whose reading would count as the server's time.
+    # Reading the environment and certificates would count as the server's time.
     async with httpx.AsyncClient(
         base_url=url, timeout=_TIMEOUT, limits=limits, verify=False, trust_env=False
     ) as client:
@@ -73,14 +76,17 @@ async def _stream(client: httpx.AsyncClient, body: dict[str, Any]) -> Streamed:
     async with client.stream("POST", "/v1/completions", json=streaming) as response:
         if response.status_code != httpx.codes.OK:
             raise RuntimeError(f"{response.status_code}: {(await response.aread()).decode()}")
-        # Read now and understood later: the clients share the machine with the server.
+        # Events are parsed after the end of the stream, because the clients share the machine with the server.
         async for chunk in response.aiter_raw():
             chunks.append((time.perf_counter(), chunk))
-    return Streamed(began, tuple(_arrivals(chunks)))
+    return Streamed(began, tuple(read_arrivals(chunks)))
 
 
-def _arrivals(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, int]]:
-    """When events with new tokens were complete. Raises RuntimeError for an event that tells of an error."""
+def read_arrivals(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, int]]:
+    """The times at which events with new tokens were complete, and the number of tokens up to each.
+
+    chunks: (time, bytes) as they were read. Raises RuntimeError for an event that reports an error.
+    """
     rest, tokens = b"", 0
     for now, chunk in chunks:
         *events, rest = (rest + chunk).split(b"\n\n")
@@ -98,9 +104,9 @@ def _arrivals(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, in
 
 @contextmanager
 def server_process(arguments: Sequence[str], log: Path) -> Iterator[str]:
-    """`trimtab serve` with these flags on a free port; yields its address. `log` gets what it says.
+    """Run `trimtab serve` with these flags on a free port, and yield its address. Its output goes to `log`.
 
-    Raises RuntimeError with its last words when it does not come up.
+    Raises RuntimeError with the end of its output when it does not come up.
     """
     command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", *arguments]
     root = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""Timing an engine: the time of decode steps alone, and of whole workloads."""
+"""The time that an engine takes: for a decode step, and for a whole workload."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Sequence
 
-from benchmarks.workloads import SEED, Job, random_prompt
+from benchmarks.workloads.jobs import SEED, Job, random_prompt
 from steering.engine.engine import Engine
 from steering.engine.outputs import StepOutput
 from steering.engine.request import Request, SamplingParams
@@ -23,7 +23,7 @@ def step_seconds(
     prompts: Sequence[tuple[int, ...]] | None = None,
     prompt_length: int = PROMPT,
 ) -> float:
-    """Seconds a decode step takes, the prompts' own steps left out; one greedy sequence for each of `steering`.
+    """The seconds of a decode step with one greedy sequence for each of `steering`. Reading the prompts is not timed.
 
     Prompts are random tokens unless given. Raises RuntimeError when a request fails.
     """
@@ -37,7 +37,8 @@ def step_seconds(
     waiting = {f"step-{index}" for index in range(len(steering))}
     while waiting:
         waiting -= {output.request_id for output in _step(engine) if output.token_ids}
-    # Sequences whose prompts came first have drawn a token or two more, and end a step or two earlier.
+    # Sequences whose prompts were read first have drawn a token or two more, and end a step or two earlier. The time
+    # is taken while all of them run.
     began, taken = time.perf_counter(), 0
     while engine.stats().running == len(steering):
         _step(engine)
@@ -49,7 +50,7 @@ def step_seconds(
 
 
 def workload_seconds(engine: Engine, jobs: Sequence[Job], steering: tuple[SteeringSpec, ...]) -> float:
-    """Seconds to serve all jobs, greedily, all of them waiting at the start."""
+    """The seconds to serve all jobs, greedily. All of them wait at the start."""
     for index, job in enumerate(jobs):
         sampling = SamplingParams(max_tokens=job.tokens, temperature=0.0, ignore_eos=True)
         engine.add_request(Request(f"job-{index}", job.prompt, sampling, steering))

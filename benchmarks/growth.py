@@ -1,27 +1,25 @@
-"""Decode steps timed as one thing grows: sequences, context, adapters in use, adapters that nobody uses."""
+"""Decode steps timed as one count grows: sequences, tokens of context, adapters in use, or unused adapters."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
-
-import torch
-from transformers import PretrainedConfig
 
 from benchmarks.decoding import step_seconds, workload_seconds
-from benchmarks.workloads import KL_EVERY, SEED, Job, random_delta, random_model, random_prompt
-from steering.engine.engine import Engine, EngineConfig
+from benchmarks.turns import take_turns
+from benchmarks.workloads.engines import make_engine
+from benchmarks.workloads.jobs import SEED, Job, random_prompt
+from benchmarks.workloads.models import random_delta, random_model
+from benchmarks.workloads.shapes import Pair
+from steering.engine.engine import Engine
 from steering.specs import SteeringSpec
 from steering.steerers.steerer import Steerer
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How far everything is taken. `steps`: decode steps a timing; `loaded`: idle adapters whose memory is taken."""
+    """The values that each count takes. `steps`: decode steps a timing. `loaded`: unused adapters in memory tests."""
 
     sequences: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     contexts: tuple[int, ...] = (64, 256, 1024, 4096)
@@ -37,7 +35,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One thing that is timed; `count` is what grows in its `part`."""
+    """One thing that is timed. `count` is what grows in its `part`."""
 
     part: str
     count: int
@@ -46,11 +44,17 @@ class Side:
 
 
 Timings = dict[Side, tuple[float, ...]]
+"""Seconds a step of each side, one value a repeat."""
+
+_Runs = dict[Side, Callable[[int], float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The engine with one adapter attached, and others made ready: `others` have weights of their own, `idle` share."""
+    """An engine with one adapter attached, and more adapters that are ready.
+
+    `others` have weights of their own. `idle` share the weights of one model.
+    """
 
     engine: Engine
     sizes: Sizes
@@ -58,130 +62,110 @@ class Bench:
     idle: tuple[Steerer, ...]
     steered: tuple[SteeringSpec, ...] = field(default=(SteeringSpec("adapter-0"),))
 
+    def timed(
+        self,
+        steering: Sequence[tuple[SteeringSpec, ...]],
+        steps: int,
+        prompts: Sequence[tuple[int, ...]] | None = None,
+    ) -> Callable[[int], float]:
+        """A side for `take_turns`: a batch with one sequence for each of `steering`."""
+        return lambda repeat: step_seconds(self.engine, steering, steps, prompts=prompts)
 
-def prepare(
-    base: PretrainedConfig, delta: PretrainedConfig, tokenizer: Any, sizes: Sizes, device: str
-) -> Bench:
-    """Models of these shapes, in one engine that is large enough for all that is timed."""
+    def alike(self, sequences: int, *, steered: bool) -> list[tuple[SteeringSpec, ...]]:
+        """The steering of a batch that the first adapter steers, or nothing."""
+        return [self.steered if steered else ()] * sequences
+
+
+def prepare(pair: Pair, sizes: Sizes, device: str) -> Bench:
+    """Random models of these shapes, and one engine that is large enough for every side."""
     most = max(*sizes.sequences, *sizes.context_sequences, sizes.adapters_sequences, sizes.idle_sequences)
-    # A model writes its attention function into its configuration, so that each needs one of its own.
-    loaded = random_model(deepcopy(base), tokenizer, device=device)
-    engine = Engine(loaded, EngineConfig(max_num_seqs=most, kl_every=KL_EVERY))
+    engine = make_engine(random_model(pair.base, pair.tokenizer, device=device), most)
     models = [
-        random_model(deepcopy(delta), tokenizer, device=device, seed=SEED + 1 + number)
+        random_model(pair.delta, pair.tokenizer, device=device, seed=SEED + 1 + number)
         for number in range(max(sizes.adapters))
     ]
-    engine.session.attach(random_delta("adapter-0", models[0]))
+    session = engine.session
+    session.attach(random_delta("adapter-0", models[0]))
     others = tuple(
-        engine.session.prepare(random_delta(f"adapter-{number}", model))
+        session.prepare(random_delta(f"adapter-{number}", model))
         for number, model in enumerate(models)
         if number
     )
-    # Time cannot tell whether what is not read is held once or a hundred times; memory is taken apart.
+    # Step times do not depend on whether weights that nothing reads are held once or a hundred times. Their memory is
+    # measured elsewhere.
     idle = tuple(
-        engine.session.prepare(random_delta(f"idle-{number}", models[-1]))
-        for number in range(max(sizes.idle))
+        session.prepare(random_delta(f"idle-{number}", models[-1])) for number in range(max(sizes.idle))
     )
     return Bench(engine, sizes, others, idle)
 
 
-def take_turns(sides: Mapping[Side, Callable[[], float]], repeats: int, *, warm_up: int = 1) -> Timings:
-    """Every side once a repeat; `warm_up` rounds before the first are thrown away."""
-    found: dict[Side, list[float]] = {side: [] for side in sides}
-    for repeat in range(-warm_up, repeats):
-        for side, run in sides.items():
-            seconds = run()
-            if repeat >= 0:
-                found[side].append(seconds)
-    return {side: tuple(values) for side, values in found.items()}
-
-
 def time_sequences(bench: Bench, repeats: int) -> Timings:
-    """Step time by running sequences."""
-    sides: dict[Side, Callable[[], float]] = {}
+    """Step time by the number of running sequences."""
+    runs: _Runs = {}
     for count in bench.sizes.sequences:
         for steered in (False, True):
-            each = [bench.steered if steered else ()] * count
-            sides[Side("sequences", count, count, steered)] = partial(
-                step_seconds, bench.engine, each, bench.sizes.steps
-            )
-    return take_turns(sides, repeats)
+            side = Side("sequences", count, count, steered)
+            runs[side] = bench.timed(bench.alike(count, steered=steered), bench.sizes.steps)
+    return take_turns(runs, repeats)
 
 
 def time_contexts(bench: Bench, repeats: int) -> Timings:
-    """Step time by tokens before the one that is drawn."""
+    """Step time by the number of tokens before the one that is drawn."""
     sizes, engine = bench.sizes, bench.engine
     rng = random.Random(SEED)
     vocabulary = engine.base.vocab_size
     prompts = [
         random_prompt(rng, max(sizes.contexts), vocabulary) for _ in range(max(sizes.context_sequences))
     ]
-    _remember(engine, prompts)
-    sides: dict[Side, Callable[[], float]] = {}
+    # The longest prompts take the base seconds to read. From here on its prefix cache has them.
+    workload_seconds(engine, [Job(prompt, 1) for prompt in prompts], ())
+    runs: _Runs = {}
     for context in sizes.contexts:
         for count in sizes.context_sequences:
             for steered in (False, True):
-                sides[Side("context", context, count, steered)] = partial(
-                    step_seconds,
-                    engine,
-                    [bench.steered if steered else ()] * count,
+                runs[Side("context", context, count, steered)] = bench.timed(
+                    bench.alike(count, steered=steered),
                     sizes.context_steps,
-                    prompts=[prompt[:context] for prompt in prompts[:count]],
+                    [prompt[:context] for prompt in prompts[:count]],
                 )
-    # The longest prompts take seconds to read, and each side draws some tokens before those that are timed.
-    return take_turns(sides, repeats, warm_up=0)
-
-
-@torch.inference_mode()
-def _remember(engine: Engine, prompts: Sequence[tuple[int, ...]]) -> None:
-    """Put all prompts into the base's prefix cache, each on pages of its own, computing only the first.
-
-    The others get copies of its keys and values. A step takes as long over them as over true ones, and prompts that
-    are found need not be computed in every timing.
-    """
-    workload_seconds(engine, [Job(prompts[0], 1)], ())
-    allocator, cache = engine._allocator, engine._runner.cache
-    pages = allocator.find_prefix(prompts[0])
-    for prompt in prompts[1:]:
-        copies = allocator.allocate(len(pages))
-        cache.copy_pages(pages, copies)
-        allocator.cache_prefix(prompt[: len(copies) * allocator.page_size], copies)
-        allocator.release(copies)
-    allocator.release(pages)
+    # Without a warm-up: each side draws some tokens before those that are timed.
+    return take_turns(runs, repeats, warm_up=0)
 
 
 def time_adapters(bench: Bench, repeats: int) -> Timings:
-    """Step time of one batch by how many different adapters steer it."""
-    sizes, engine = bench.sizes, bench.engine
+    """Step time of one batch by the number of different adapters that steer it."""
+    sizes, session = bench.sizes, bench.engine.session
     for steerer in bench.others:
-        engine.session.install(steerer)
-    sides: dict[Side, Callable[[], float]] = {}
+        session.install(steerer)
+    runs: _Runs = {}
     for count in sizes.adapters:
         each = [(SteeringSpec(f"adapter-{n % count}"),) for n in range(sizes.adapters_sequences)]
-        sides[Side("adapters", count, sizes.adapters_sequences, True)] = partial(
-            step_seconds, engine, each, sizes.steps
-        )
-    timings = take_turns(sides, repeats)
+        runs[Side("adapters", count, sizes.adapters_sequences, True)] = bench.timed(each, sizes.steps)
+    timings = take_turns(runs, repeats)
     for steerer in bench.others:
-        engine.session.detach(steerer.adapter.name)
+        session.detach(steerer.adapter.name)
     return timings
 
 
 def time_idle(bench: Bench, repeats: int) -> Timings:
-    """Step time by adapters that are attached and steer nothing."""
-    sizes = bench.sizes
+    """Step time by the number of attached adapters that steer nothing."""
+    sizes, session = bench.sizes, bench.engine.session
 
-    def run(count: int, each: Sequence[tuple[SteeringSpec, ...]]) -> float:
-        for steerer in bench.idle[:count]:
-            bench.engine.session.install(steerer)
-        seconds = step_seconds(bench.engine, each, sizes.steps)
-        for steerer in bench.idle[:count]:
-            bench.engine.session.detach(steerer.adapter.name)
-        return seconds
+    def timed(count: int, *, steered: bool) -> Callable[[int], float]:
+        step = bench.timed(bench.alike(sizes.idle_sequences, steered=steered), sizes.steps)
 
-    sides: dict[Side, Callable[[], float]] = {}
+        def run(repeat: int) -> float:
+            for steerer in bench.idle[:count]:
+                session.install(steerer)
+            seconds = step(repeat)
+            for steerer in bench.idle[:count]:
+                session.detach(steerer.adapter.name)
+            return seconds
+
+        return run
+
+    runs: _Runs = {}
     for steered in (False, True):
-        each = [bench.steered if steered else ()] * sizes.idle_sequences
         for count in sizes.idle:
-            sides[Side("idle", count, sizes.idle_sequences, steered)] = partial(run, count, each)
-    return take_turns(sides, repeats)
+            runs[Side("idle", count, sizes.idle_sequences, steered)] = timed(count, steered=steered)
+    return take_turns(runs, repeats)

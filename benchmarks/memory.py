@@ -1,7 +1,7 @@
-"""What a process holds beyond its models' weights and the keys and values that it computed.
+"""The memory that a process holds beyond its models' weights and the keys and values that it computed.
 
-`python -m benchmarks.memory BASE ADAPTER` serves one batch in this process, attaches more adapters that nobody uses,
-and prints one JSON line. It is run anew for each measurement: what a process has once taken it keeps.
+`python -m benchmarks.memory BASE ADAPTER` serves one batch in this process, attaches more adapters that no request
+uses, and prints one JSON line. Each measurement needs a new process, because a process keeps memory that it once took.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from transformers import AutoConfig, PretrainedConfig
 
 from benchmarks.decoding import PROMPT
-from benchmarks.folders import weight_bytes
-from benchmarks.workloads import SEED, random_prompt
+from benchmarks.workloads.jobs import SEED, random_prompt
+from benchmarks.workloads.models import weight_bytes
 from steering.adapters import load_adapter
 from steering.engine.engine import Engine, EngineConfig
 from steering.engine.request import Request, SamplingParams
@@ -33,9 +33,11 @@ _TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes. `resident`: the whole process after the batch; `weights`: both models' parameters; `pages`: both
-    pools as the batch fills them; `idle`: resident memory gained by one adapter that nobody uses, with its weights
-    (`idle_weights`)."""
+    """Bytes.
+
+    `resident`: the whole process after the batch. `weights`: both models' parameters. `pages`: both pools as the batch
+    fills them. `idle`: the memory that one unused adapter adds to the process. `idle_weights`: its weights among that.
+    """
 
     resident: int
     weights: int
@@ -45,17 +47,17 @@ class Memory:
 
     @property
     def beyond(self) -> int:
-        """What is neither weights nor keys and values."""
+        """Memory that is neither weights nor keys and values."""
         return self.resident - self.weights - self.pages
 
     @property
     def idle_beyond(self) -> float:
-        """What an adapter that nobody uses holds beside its weights."""
+        """Memory of an unused adapter beyond its weights."""
         return self.idle - self.idle_weights
 
 
 def measure_apart(base: Path, adapter: Path, *, sequences: int, idle: int) -> Memory:
-    """`measure` in a fresh process. Raises RuntimeError with what it said when it fails."""
+    """Call `measure` in a new process. Raises RuntimeError with its stderr when it fails."""
     command = [sys.executable, "-m", "benchmarks.memory", str(base), str(adapter)]
     command += ["--sequences", str(sequences), "--idle", str(idle)]
     root = Path(__file__).resolve().parents[1]
@@ -66,15 +68,15 @@ def measure_apart(base: Path, adapter: Path, *, sequences: int, idle: int) -> Me
 
 
 def measure(base: Path, adapter: Path, *, sequences: int, idle: int) -> Memory:
-    """Serve `sequences` steered requests together, then attach `idle` adapters read from the same folder."""
-    # The pool is just what the batch fills: of a larger one nobody could say how much of it is resident.
+    """Serve `sequences` steered requests together, then attach `idle` adapters from the same folder."""
+    # The batch fills the whole pool. Of a larger pool an unknown part would be resident.
     config = EngineConfig(max_num_seqs=sequences, max_model_len=PROMPT + _TOKENS)
     engine = Engine(load_model(base, device="cpu"), config)
     engine.session.attach(load_adapter("used", adapter, device="cpu"))
     _serve(engine, sequences)
     shape, tiny = AutoConfig.from_pretrained(base), AutoConfig.from_pretrained(adapter)
     resident = _resident()
-    # A load gives back what the batch left free, which is no gain of the adapters'.
+    # A load gives back memory that the batch left free. So the first one is not measured.
     engine.session.attach(load_adapter("first idle", adapter, device="cpu"))
     before = _resident()
     for number in range(idle):
@@ -103,7 +105,7 @@ def _serve(engine: Engine, sequences: int) -> None:
 
 
 def _token_bytes(config: PretrainedConfig) -> int:
-    """Keys and values of one token at two bytes a number: an engine that keeps more has the rest held against it."""
+    """Bytes of one token's keys and values in bfloat16. Wider ones count as memory beyond."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * config.num_key_value_heads * head * torch.bfloat16.itemsize)
 
@@ -116,12 +118,12 @@ def _resident() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure this process and print the JSON line."""
+    """Measure the memory of this process and print it as one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=main.__doc__)
-    parser.add_argument("base", type=Path)
-    parser.add_argument("adapter", type=Path)
-    parser.add_argument("--sequences", type=int, default=32)
-    parser.add_argument("--idle", type=int, default=10)
+    parser.add_argument("base", type=Path, help="the base's folder")
+    parser.add_argument("adapter", type=Path, help="the folder of a delta")
+    parser.add_argument("--sequences", type=int, default=32, help="requests in the batch")
+    parser.add_argument("--idle", type=int, default=10, help="unused adapters")
     options = parser.parse_args(arguments)
     torch.manual_seed(SEED)
     found = measure(options.base, options.adapter, sequences=options.sequences, idle=options.idle)

@@ -1,21 +1,19 @@
-"""Throughput beside what else there is: transformers' `generate`, its continuous batching, and the published loop.
+"""Throughput against other systems: transformers' `generate`, its continuous batching, and the published loop.
 
-`python -m benchmarks.peers` serves one workload (48 requests, prompts and outputs of 16 to 256 tokens, all waiting at
-the start, greedy, nothing ends early) by us and by each peer with equal weights, in useful generated tokens a second.
-Sides take turns within each repeat, and the figures are ratios within one repeat. A static batch runs to its longest
-output, in arrival order; only the tokens that were asked for count. No side may keep a prompt from one repeat to the
-next.
+`python -m benchmarks.peers` serves one workload by our engine and by each peer, with equal weights, and compares useful
+generated tokens a second. The workload has 48 requests with prompts and outputs of 16 to 256 tokens. All of them wait
+at the start, decoding is greedy, and nothing ends early. The sides take turns within each repeat, and the figures are
+ratios within one repeat. A static batch runs to its longest output, in arrival order; only the tokens that were asked
+for count. No side may keep a prompt from one repeat to the next.
 
-All of it takes the slow sides more than an hour. By default they are sampled: of the static batches of 8 and of 16 one
-a repeat, another one each time; of the published loop's requests two a repeat; a side's throughput is its own tokens
-over its own time. Ours, the static batch of 48 and continuous batching always serve everything. `--whole` samples
-nothing. Prints a table, then one JSON line.
+Serving everything takes the slow sides more than an hour, so by default they are sampled. Of the static batches of 8
+and of 16, each repeat runs one, another one each time. Of the published loop's requests, each repeat runs two. A side's
+throughput is its own tokens over its own time. Our engine, the static batch of 48 and continuous batching always serve
+everything. `--whole` samples nothing. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
 
-import argparse
-import copy
 import gc
 import statistics
 import tempfile
@@ -24,30 +22,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
 from rich.table import Table
 from transformers import PretrainedConfig
 
-from benchmarks.published_loop import PublishedLoop
-from benchmarks.record import Bar, emit, show_bars, spread
-from benchmarks.sides import Result, continuously, looped, measure, ours, ratios, static
-from benchmarks.transformers_peer import continuous, generate, plain_model
-from benchmarks.workloads import (
-    BASES,
-    DELTAS,
-    KL_EVERY,
-    LLAMA_VOCABULARY,
-    QWEN_VOCABULARY,
-    SEED,
-    Job,
-    Tokenizers,
-    mixed_jobs,
-    random_delta,
-    random_model,
-    read_tokenizers,
-)
-from steering.engine.engine import Engine, EngineConfig
+from benchmarks.report.bar import Bar, spread
+from benchmarks.report.machine import torch_machine
+from benchmarks.report.options import add_device, make_parser
+from benchmarks.report.report import Report
+from benchmarks.systems.published_loop import PublishedLoop
+from benchmarks.systems.sides import Result, continuously, looped, measure, ours, ratios, static
+from benchmarks.systems.transformers_peer import continuous, generate, plain_model
+from benchmarks.workloads.engines import make_engine
+from benchmarks.workloads.jobs import Job, mixed_jobs
+from benchmarks.workloads.models import random_delta, random_model
+from benchmarks.workloads.shapes import Shapes, add_shapes, named_shapes
+from benchmarks.workloads.tokenizers import Tokenizers, read_tokenizers
+from steering.engine.engine import Engine
 from steering.engine.request import Request, SamplingParams
 from steering.specs import SteeringSpec
 
@@ -55,23 +45,14 @@ STATIC = (8, 16, 48)
 CONTINUOUS = (16, 48)
 STEERING = (SteeringSpec("delta"),)
 _CHECKED, _CHECKED_TOKENS = 4, 8
-# Random weights in bf16 give near ties, and a tie that falls the other way changes all that follows.
+# Random weights in bfloat16 give near ties, and everything after a tie that falls the other way differs.
 _ALIKE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Shapes:
-    """What is run: a base over the shared vocabulary, one over its own, and the delta that steers both."""
-
-    shared: PretrainedConfig
-    crossed: PretrainedConfig
-    delta: PretrainedConfig
-    dtype: torch.dtype = torch.bfloat16
+_SAMPLED = "one static batch of 8 and of 16 a repeat, two requests of the published loop"
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A run's options. `tokenizers.small` is the delta's vocabulary and the shared one."""
+    """A run's options. `tokenizers.small` is the delta's vocabulary."""
 
     shapes: Shapes
     tokenizers: Tokenizers
@@ -81,15 +62,11 @@ class Setting:
     device: str = "cpu"
 
     def engine(self, base: PretrainedConfig, tokenizer: Any) -> Engine:
-        """Ours over a random base, the delta attached; it may run as many at once as the largest static batch."""
+        """Our engine over a random base, with the delta. It runs as many requests at once as the largest batch."""
         dtype, device = self.shapes.dtype, self.device
-        # A model keeps the configuration that it was made from, and notes its attention function there.
-        base, tiny = copy.deepcopy(base), copy.deepcopy(self.shapes.delta)
-        delta = random_model(tiny, self.tokenizers.small, dtype=dtype, device=device)
-        engine = Engine(
-            random_model(base, tokenizer, dtype=dtype, device=device),
-            EngineConfig(max_num_seqs=max(STATIC), prefix_caching=False, kl_every=KL_EVERY),
-        )
+        delta = random_model(self.shapes.delta, self.tokenizers.small, dtype=dtype, device=device)
+        loaded = random_model(base, tokenizer, dtype=dtype, device=device)
+        engine = make_engine(loaded, max(STATIC), prefix_caching=False)
         engine.session.attach(random_delta("delta", delta))
         return engine
 
@@ -99,7 +76,7 @@ class Setting:
 
 
 def our_tokens(engine: Engine, jobs: Sequence[Job], steering: tuple[SteeringSpec, ...]) -> list[list[int]]:
-    """What ours generates, for comparing. Raises RuntimeError when a request fails."""
+    """The tokens that our engine generates for each job. Raises RuntimeError when a request fails."""
     found: dict[str, list[int]] = {}
     for number, job in enumerate(jobs):
         sampling = SamplingParams(max_tokens=job.tokens, temperature=0.0, ignore_eos=True)
@@ -114,7 +91,7 @@ def our_tokens(engine: Engine, jobs: Sequence[Job], steering: tuple[SteeringSpec
 
 
 def alike(left: Sequence[Sequence[int]], right: Sequence[Sequence[int]]) -> float:
-    """Share of the tokens that stand before each request's first difference."""
+    """The share of tokens that come before each request's first difference."""
     same = 0
     for one, other in zip(left, right, strict=True):
         differing = (place for place, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1])
@@ -123,7 +100,10 @@ def alike(left: Sequence[Sequence[int]], right: Sequence[Sequence[int]]) -> floa
 
 
 def check(engine: Engine, base: Any, delta: Any, vocabulary: int) -> dict[str, float]:
-    """That the sides generate the same from short requests. Raises SystemExit where they clearly do not."""
+    """Compare the tokens that the sides generate for short requests. Returns the share that is alike, by side.
+
+    Raises SystemExit where a side generates other tokens than ours.
+    """
     short = [
         replace(job, prompt=job.prompt[:16], tokens=_CHECKED_TOKENS)
         for job in mixed_jobs(_CHECKED, vocabulary)
@@ -136,18 +116,16 @@ def check(engine: Engine, base: Any, delta: Any, vocabulary: int) -> dict[str, f
     }
     for name, share in shares.items():
         if share < _ALIKE:
-            raise SystemExit(
-                f"{name} generates something else than ours: {share:.0%} of the tokens are alike"
-            )
+            raise SystemExit(f"{name} generates other tokens than our engine: {share:.0%} are alike")
     return shares
 
 
 def over_shared(setting: Setting) -> tuple[list[Result], dict[str, float]]:
-    """Steered and unsteered over one vocabulary, beside transformers; and how alike the sides generate."""
+    """Steered and unsteered over one vocabulary, against transformers, and the shares of alike tokens by side."""
     shapes, small = setting.shapes, setting.tokenizers.small
     engine = setting.engine(shapes.shared, small)
     base, delta = setting.plain(shapes.shared), setting.plain(shapes.delta)
-    # Also warms every side up.
+    # This warms every side up, too.
     shares = check(engine, base, delta, small.vocab_size)
     jobs = mixed_jobs(setting.requests, small.vocab_size)
     sizes = [size for size in STATIC if size <= len(jobs)] or [len(jobs)]
@@ -163,10 +141,11 @@ def over_shared(setting: Setting) -> tuple[list[Result], dict[str, float]]:
 
 
 def across(setting: Setting) -> tuple[list[Result], dict[str, float]]:
-    """Steered across two vocabularies beside the published loop; and what the loop met.
+    """Steered across two vocabularies, against the published loop, and the counts of the loop.
 
-    Random weights soon repeat one token, so that a request is nearly all exact, and cheap for the loop, or nearly all
-    inexact, and dear. `exact_share_of_all`, from what ours generates, says how well the loop's sample stands for all.
+    Random weights soon repeat one token. So nearly all tokens of a request are exact, which is cheap for the loop, or
+    nearly all are inexact, which is expensive. `exact_share_of_all`, taken from our engine's tokens, tells how well the
+    loop's sample represents all requests.
     """
     shapes, tokenizers = setting.shapes, setting.tokenizers
     engine = setting.engine(shapes.crossed, tokenizers.large)
@@ -180,7 +159,7 @@ def across(setting: Setting) -> tuple[list[Result], dict[str, float]]:
     short = replace(jobs[0], prompt=jobs[0].prompt[:16], tokens=_CHECKED_TOKENS)
     our_tokens(engine, [short], STEERING)
     loop.generate(short)
-    loop.read = loop.exact = loop.inexact = 0
+    loop.reset_counts()
     sides = [ours("across", engine, jobs, STEERING), looped(loop, jobs, whole=setting.whole)]
     results = measure(sides, setting.repeats)
     generated = [token for tokens in our_tokens(engine, jobs, STEERING) for token in tokens]
@@ -194,7 +173,7 @@ def across(setting: Setting) -> tuple[list[Result], dict[str, float]]:
 
 
 def bars(results: Sequence[Result]) -> list[Bar]:
-    """What is held against bars."""
+    """The ratios that are held against bars."""
     return [
         Bar(
             "steered / best generate + LogitsProcessor", ratios(results, "steered", "generate"), at_least=1.5
@@ -209,33 +188,24 @@ def bars(results: Sequence[Result]) -> list[Bar]:
     ]
 
 
-def show(results: Sequence[Result]) -> None:
-    """Print every side's throughput."""
+def side_table(results: Sequence[Result]) -> Table:
+    """Every side's throughput."""
     table = Table("requests", "side", "tokens/s, median (range)", "sampled")
     for result in results:
         table.add_row(result.part, result.name, spread(result.rates, 1), "yes" if result.is_sampled else "")
-    Console(width=110).print(table)
+    return table
 
 
-def run(setting: Setting) -> list[Bar]:
-    """Measure, print the tables, then the JSON line."""
+def run(setting: Setting) -> Report:
+    """Measure every side over the shared vocabulary, then across vocabularies."""
     shared, shares = over_shared(setting)
-    gc.collect()  # the first bases go before the second ones come
+    gc.collect()  # frees the first models before the next ones are made
     crossed, loop = across(setting)
     results = shared + crossed
-    show(results)
-    found = bars(results)
-    show_bars(found)
-    print(
-        f"The published loop met {loop['exact_share']:.0%} exact tokens; "
-        f"all requests have {loop['exact_share_of_all']:.0%}."
-    )
     figures = {
         "requests": setting.requests,
         "whole": setting.whole,
-        "sampled": "one static batch of 8 and of 16 a repeat, two requests of the published loop"
-        if not setting.whole
-        else None,
+        "sampled": None if setting.whole else _SAMPLED,
         "real_tokenizers": setting.tokenizers.real,
         "alike": {name: round(share, 3) for name, share in shares.items()},
         "published_loop": loop,
@@ -250,25 +220,34 @@ def run(setting: Setting) -> list[Bar]:
             for result in results
         ],
     }
-    emit("peers", found, figures, seed=SEED, repeats=setting.repeats, device=setting.device)
-    return found
+    note = (
+        f"The published loop met {loop['exact_share']:.0%} exact tokens; "
+        f"all requests have {loop['exact_share_of_all']:.0%}."
+    )
+    return Report(
+        "peers",
+        side_table(results),
+        bars(results),
+        figures,
+        setting.repeats,
+        torch_machine(setting.device),
+        notes=(note,),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Throughput over transformers' and the published loop's on the same requests."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=main.__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=48)
+    """Measure throughput against transformers and the published loop. Prints a table, then one JSON line."""
+    parser = make_parser("peers", main.__doc__)
+    parser.add_argument("--requests", type=int, default=48, help="requests in the workload (default: 48)")
     parser.add_argument("--whole", action="store_true", help="sample nothing; takes hours")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--base", choices=BASES, default="qwen2-0.5b")
-    parser.add_argument("--delta", choices=DELTAS, default="15m")
+    add_device(parser)
+    add_shapes(parser)
     options = parser.parse_args(arguments)
-    base = BASES[options.base]
-    shapes = Shapes(base(LLAMA_VOCABULARY), base(QWEN_VOCABULARY), DELTAS[options.delta]())
+    shapes = named_shapes(options.base, options.delta)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizers = read_tokenizers(Path(scratch))
-        run(Setting(shapes, tokenizers, options.requests, options.repeats, options.whole, options.device))
+    setting = Setting(shapes, tokenizers, options.requests, options.repeats, options.whole, options.device)
+    run(setting).publish()
 
 
 if __name__ == "__main__":

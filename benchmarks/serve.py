@@ -1,52 +1,53 @@
-"""What HTTP costs: streaming clients against the server in its own process, beside the engine in this one.
+"""The cost of HTTP: streaming clients against the server in its own process, beside the engine in this one.
 
 `python -m benchmarks.serve` gives both the same requests over the same random weights of a real shape. Server and
-engine take turns within each repeat, one of them idle while the other works; the clients share the machine with the
-server, as they do not in earnest. Prints a table, then one JSON line.
+engine take turns within each repeat, and each is idle while the other works. The clients share the machine with the
+server, which real clients do not. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
 
-import argparse
+import copy
 import random
 import secrets
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-from rich.console import Console
 from rich.table import Table
-from transformers import PretrainedConfig
 
 from benchmarks.clients import Streamed, rate, server_process, stream_all
 from benchmarks.decoding import PROMPT, workload_seconds
-from benchmarks.folders import save_random
-from benchmarks.record import Bar, emit, show_bars, spread
-from benchmarks.workloads import (
-    KL_EVERY,
-    SEED,
-    Job,
-    delta_fifteen_million,
-    qwen2_half_billion,
-    random_prompt,
-    read_tokenizers,
-    total_tokens,
-)
+from benchmarks.report.bar import Bar, spread
+from benchmarks.report.machine import torch_machine
+from benchmarks.report.options import add_device, make_parser
+from benchmarks.report.report import Report
+from benchmarks.turns import take_turns
+from benchmarks.workloads.engines import make_engine
+from benchmarks.workloads.jobs import SEED, Job, random_prompt, total_tokens
+from benchmarks.workloads.models import save_random
+from benchmarks.workloads.shapes import Pair, delta_fifteen_million, qwen2_half_billion
+from benchmarks.workloads.tokenizers import read_tokenizers
 from steering.adapters import load_adapter
-from steering.engine.engine import Engine, EngineConfig
+from steering.engine.engine import Engine
 from steering.model.loading import load_model
 from steering.specs import SteeringSpec
 
 _BASE, _ADAPTER = "big", "d"
+_WARM_UP_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many clients stream at once, what each asks for, and with how many an idle adapter's cost is taken."""
+    """`clients`: numbers of clients that stream at once. `tokens`: tokens that each of them asks for.
+
+    `idle_clients`: the number of clients with which the cost of an unused adapter is measured.
+    """
 
     clients: tuple[int, ...] = (1, 8, 32)
     tokens: int = 64
@@ -55,7 +56,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One repeat of one side: tokens a second of the engine and of the server, and the latencies, in seconds."""
+    """One repeat of one side: tokens a second of the engine and of the server, and latencies in seconds."""
 
     engine: float
     server: float
@@ -69,11 +70,12 @@ class Turn:
         return self.server / self.engine
 
 
-Turns = dict[tuple[int, bool], list[Turn]]
+Turns = dict[tuple[int, bool], tuple[Turn, ...]]
+"""The turns of each side, which is a number of clients and whether they are steered."""
 
 
 class Arena:
-    """The server at `url` and the engine, with the same models."""
+    """A server and an engine with the same models."""
 
     def __init__(self, url: str, admin_key: str, engine: Engine, adapter: Path) -> None:
         self._url = url
@@ -85,12 +87,12 @@ class Arena:
         self._rng = random.Random(SEED)
 
     def jobs(self, clients: int, tokens: int) -> list[Job]:
-        """Requests that neither side has seen."""
+        """Random requests, new ones at each call, so that no prefix cache has them."""
         vocabulary = self._engine.base.vocab_size
         return [Job(random_prompt(self._rng, PROMPT, vocabulary), tokens) for _ in range(clients)]
 
     def over_http(self, jobs: Sequence[Job], *, steered: bool) -> list[Streamed]:
-        """The server's streams, one client a job. Raises RuntimeError when one is cut short."""
+        """Stream each job from the server with a client of its own. Raises RuntimeError for a short stream."""
         model = f"{_BASE}:{_ADAPTER}" if steered else _BASE
         common = {"model": model, "temperature": 0, "ignore_eos": True}
         streams = stream_all(
@@ -101,26 +103,26 @@ class Arena:
         return streams
 
     def in_process(self, jobs: Sequence[Job], *, steered: bool) -> float:
-        """The engine's tokens a second."""
+        """Serve the jobs by the engine. Returns tokens a second."""
         steering = (SteeringSpec(_ADAPTER),) if steered else ()
         return total_tokens(jobs) / workload_seconds(self._engine, jobs, steering)
 
     def unload(self) -> None:
-        """Take the adapter out of the server."""
+        """Remove the adapter from the server."""
         self._admin.delete(f"/v1/adapters/{_ADAPTER}").raise_for_status()
 
     def load(self) -> None:
-        """Put it back."""
+        """Load the adapter into the server again."""
         body = {"name": _ADAPTER, "path": str(self._adapter)}
         self._admin.post("/v1/adapters", json=body).raise_for_status()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._admin.close()
 
 
 def take_turn(arena: Arena, clients: int, tokens: int, *, steered: bool) -> Turn:
-    """The same requests to the engine, then to the server."""
+    """Give the same requests to the engine, then to the server."""
     jobs = arena.jobs(clients, tokens)
     engine = arena.in_process(jobs, steered=steered)
     streams = arena.over_http(jobs, steered=steered)
@@ -135,7 +137,7 @@ def take_turn(arena: Arena, clients: int, tokens: int, *, steered: bool) -> Turn
 
 
 def idle_cost(arena: Arena, sizes: Sizes) -> float:
-    """Unsteered throughput with an adapter loaded over that without."""
+    """Unsteered throughput with an adapter loaded over the throughput without."""
     rates = []
     arena.unload()
     for loads in (False, True):
@@ -148,54 +150,41 @@ def idle_cost(arena: Arena, sizes: Sizes) -> float:
 
 
 def measure(arena: Arena, sizes: Sizes, repeats: int) -> tuple[Turns, list[float]]:
-    """All sides in turn, after a few tokens of each that are thrown away; then the idle adapter's cost."""
-    turns: Turns = {(clients, steered): [] for clients in sizes.clients for steered in (False, True)}
-    idle = []
-    for clients, steered in turns:
-        take_turn(arena, clients, 4, steered=steered)
-    for _ in range(repeats):
-        for (clients, steered), found in turns.items():
-            found.append(take_turn(arena, clients, sizes.tokens, steered=steered))
-        idle.append(idle_cost(arena, sizes))
-    return turns, idle
+    """All sides in turn, after a round of a few tokens that warms up, and the unused adapter's cost."""
+
+    def timed(clients: int, steered: bool) -> Callable[[int], Turn]:
+        def run(repeat: int) -> Turn:
+            tokens = sizes.tokens if repeat >= 0 else _WARM_UP_TOKENS
+            return take_turn(arena, clients, tokens, steered=steered)
+
+        return run
+
+    sides = [(clients, steered) for clients in sizes.clients for steered in (False, True)]
+    turns = take_turns({side: timed(*side) for side in sides}, repeats)
+    return turns, [idle_cost(arena, sizes) for _ in range(repeats)]
 
 
-def run(
-    base: PretrainedConfig,
-    delta: PretrainedConfig,
-    tokenizer: Any,
-    sizes: Sizes,
-    *,
-    repeats: int,
-    device: str,
-) -> tuple[Turns, list[float]]:
-    """Save models of these shapes, serve them, and measure."""
+@contextmanager
+def opened(pair: Pair, sizes: Sizes, device: str) -> Iterator[Arena]:
+    """Save random models of these shapes, and give them to a server and to an engine."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        for config in (base, delta):
-            # A token without text, beyond the tokenizer, would make no event.
-            config.vocab_size = len(tokenizer)
-        models = save_random(base, tokenizer, scratch / "base")
-        adapter = save_random(delta, tokenizer, scratch / "adapters" / _ADAPTER, seed=SEED + 1)
+        models = save_random(pair.base, pair.tokenizer, scratch / "base")
+        adapter = save_random(pair.delta, pair.tokenizer, scratch / "adapters" / _ADAPTER, seed=SEED + 1)
         most = max(sizes.clients)
         admin_key = secrets.token_urlsafe()
         flags = ["--model", f"{_BASE}={models}", "--adapter", f"{_ADAPTER}={adapter}"]
         flags += ["--adapters-dir", str(adapter.parent), "--admin-key", admin_key]
         flags += ["--max-num-seqs", str(most), "--device", device, "--log-level", "warning"]
         with server_process(flags, scratch / "server.log") as url:
-            engine = Engine(
-                load_model(models, device=device), EngineConfig(max_num_seqs=most, kl_every=KL_EVERY)
-            )
+            engine = make_engine(load_model(models, device=device), most)
             engine.session.attach(load_adapter(_ADAPTER, adapter, device=device))
-            arena = Arena(url, admin_key, engine, adapter)
-            try:
-                return measure(arena, sizes, repeats)
-            finally:
-                arena.close()
+            with closing(Arena(url, admin_key, engine, adapter)) as arena:
+                yield arena
 
 
 def bars(turns: Turns, idle: Sequence[float], sizes: Sizes) -> list[Bar]:
-    """The figures that are held against bars; the bar is for many clients."""
+    """HTTP over the engine in process, with a bar for the most clients, and the cost of an unused adapter."""
     found = []
     for (clients, steered), taken in turns.items():
         name = f"HTTP over the engine in process, {clients} clients, {'steered' if steered else 'unsteered'}"
@@ -206,8 +195,8 @@ def bars(turns: Turns, idle: Sequence[float], sizes: Sizes) -> list[Bar]:
     return found
 
 
-def show(turns: Turns) -> None:
-    """Print throughput and latency."""
+def turn_table(turns: Turns) -> Table:
+    """Throughput and latency."""
     headings = ["clients", "", "engine, tokens/s", "server, tokens/s"]
     table = Table(*headings, "first token, ms", "between, p50, ms", "between, p99, ms")
     for (clients, steered), taken in turns.items():
@@ -220,40 +209,33 @@ def show(turns: Turns) -> None:
             spread([1000 * turn.between_p50 for turn in taken], 1),
             spread([1000 * turn.between_p99 for turn in taken], 1),
         )
-    Console(width=150).print(table)
+    return table
 
 
-def report(
-    base: PretrainedConfig,
-    delta: PretrainedConfig,
-    tokenizer: Any,
-    sizes: Sizes,
-    *,
-    repeats: int,
-    device: str,
-) -> None:
-    """Measure these shapes, print the tables, then the JSON line."""
-    turns, idle = run(base, delta, tokenizer, sizes, repeats=repeats, device=device)
-    held = bars(turns, idle, sizes)
-    show(turns)
-    show_bars(held)
+def run(pair: Pair, sizes: Sizes, *, repeats: int, device: str) -> Report:
+    """Serve models of these shapes, and measure. Their vocabulary becomes the tokenizer's."""
+    base, delta = copy.deepcopy(pair.base), copy.deepcopy(pair.delta)
+    # A token beyond the tokenizer has no text, and so no event.
+    base.vocab_size = delta.vocab_size = len(pair.tokenizer)
+    with opened(Pair(base, delta, pair.tokenizer), sizes, device) as arena:
+        turns, idle = measure(arena, sizes, repeats)
     figures: list[dict[str, Any]] = [
         {"clients": clients, "steered": steered, "turns": [asdict(turn) for turn in taken]}
         for (clients, steered), taken in turns.items()
     ]
-    emit("serve", held, figures, seed=SEED, repeats=repeats, device=device)
+    held = bars(turns, idle, sizes)
+    return Report("serve", turn_table(turns), held, figures, repeats, torch_machine(device))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print the table, then the JSON line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=main.__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
+    """Measure the server over HTTP against the engine in process. Prints a table, then one JSON line."""
+    parser = make_parser("serve", main.__doc__)
+    add_device(parser)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = read_tokenizers(Path(scratch)).small
-    base, delta = qwen2_half_billion(len(tokenizer)), delta_fifteen_million()
-    report(base, delta, tokenizer, Sizes(), repeats=options.repeats, device=options.device)
+    pair = Pair(qwen2_half_billion(len(tokenizer)), delta_fifteen_million(), tokenizer)
+    run(pair, Sizes(), repeats=options.repeats, device=options.device).publish()
 
 
 if __name__ == "__main__":

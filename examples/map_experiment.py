@@ -1,9 +1,13 @@
-"""What weak matches in a vocabulary map do to steering: the experiment behind the map's defaults.
+"""The effect of weak matches in a vocabulary map on steering: the experiment behind the map's defaults.
 
-`python -m examples.map_experiment` steers bases whose vocabularies differ from the adapter's by nature with the
-bundled adapters as they are; `examples.map_pairs` trains those bases, once. Each way to treat matches that are not
-exact is tried with both bridges. Prints one Markdown table a base. These are models of two million parameters, one
-seed each, in one small and closed world: about mechanisms only.
+`python -m examples.map_experiment` steers bases whose vocabularies differ from the adapter's by nature. The adapters
+are the bundled ones, as they are. The bases are trained by `examples.map_pairs`, once. Each policy for matches that are
+not exact is tried with both bridges. Prints one Markdown table for each base. The models have two million parameters,
+one seed each, and know one small invented world, so the results are about mechanisms only.
+
+The policies differ in the bridge `map`, which `examples.weighted_map` replaces by one with weights. The bridge
+`rescore` takes the first factor of a base token from the token's text. It asks the policy's map only about tokens that
+have no text of their own.
 """
 
 from __future__ import annotations
@@ -11,144 +15,168 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest import mock
+from statistics import fmean
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from torch import Tensor
 
-import steering.bridges.rescore
-import steering.steerers.reading
 from demo import demo_adapters, demo_models, measure, phrases, world
 from demo.corpus import Probe
-from examples.map_pairs import NAMES, base_folder
-from mapping_cache import MapOptions, MatchKind, VocabularyMap, default_cache_dir, map_vocabularies
+from examples.map_pairs import NAMES, TRAININGS, base_folder
+from examples.map_policies import BY_SIMILARITY, EXACT, POLICIES, Policy
+from examples.weighted_map import WeightedMap
+from mapping_cache import VocabularyMap, default_cache_dir, map_vocabularies
 from steering.adapters import Adapter, load_adapter
-from steering.bridges.map import carry
-from steering.crossing.map_tensors import MapTensors
+from steering.bridges.table import registered
 from steering.engine.engine import Engine, EngineConfig
 from steering.engine.request import Request, SamplingParams
 from steering.model.loading import load_model
 from steering.specs import SteeringSpec
 
-ADAPTERS = ("forget", "letter")
-BRIDGES = ("map", "rescore")
+FORGET, LETTER = "forget", "letter"
+WEIGHTED_MAP = "weighted map"
 BUNDLED = "base-b"
-
-Weighting = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-
-def whole(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.ones_like(similarity)
-
-
-def linear(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
-    return similarity
-
-
-def squared(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
-    return similarity**2
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Which matches get a shift, and which share of it each gets, by its similarity."""
-
-    label: str
-    options: MapOptions
-    weighting: Weighting = whole
-    kinds: frozenset[MatchKind] = field(default_factory=lambda: frozenset(MatchKind))
-
-    def admitted(self, vocabulary_map: VocabularyMap) -> NDArray[np.bool_]:
-        """The base tokens that get a shift, bool `[V_base]`."""
-        return (vocabulary_map.ids >= 0) & np.isin(vocabulary_map.kind, list(self.kinds))
-
-
-def options(min_similarity: float, **more: object) -> MapOptions:
-    return MapOptions(min_similarity=min_similarity, **more)  # type: ignore[arg-type]
-
-
-EXACT = Policy("exact only", options(1.0))
-POLICIES = (
-    EXACT,
-    Policy("from 0.8, whole", options(0.8)),
-    Policy("from 0.67, whole", options(0.66)),
-    Policy("from 0.5, whole", options(0.5)),
-    Policy("all, whole", options(0.0)),
-    Policy("all, by similarity", options(0.0), linear),
-    Policy("all, by its square", options(0.0), squared),
-    Policy(
-        "prefixes, whole",
-        options(0.0),
-        kinds=frozenset({MatchKind.EXACT, MatchKind.SPECIAL, MatchKind.PREFIX}),
-    ),
-    Policy("all and mined fallback, by similarity", options(0.0, fallback=True), linear),
-    Policy("mined from 0.5, whole", options(0.5, method="mined")),
-    Policy("mined, by similarity", options(0.0, method="mined"), linear),
+HEADER = (
+    "| matches let through | of its answers | bridge | forgotten: refused | still told | log p(refusal) | "
+    "kept: told | log p(answer) | letter: in style | told |\n" + "| --- " * 10 + "|"
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WeightedTensors(MapTensors):
-    """A map on the device whose matches get a share of the shift: `weights` float32 `[M]` in 0..1."""
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The size of a run: the number of questions about forgotten people (None for all) and others, and the policies."""
 
-    weights: Tensor
-
-
-def weighted_carry(scores: Tensor, tensors: MapTensors) -> Bridged:
-    """As `steering.bridges.map.carry`, each score times its match's weight."""
-    bridged = carry(scores, tensors)
-    return replace(bridged, values=bridged.values * _weights(tensors))
+    forgotten: int | None
+    kept: int
+    policies: tuple[Policy, ...]
 
 
-def weighted_shift(shift: Tensor, tensors: MapTensors, base: Tensor, *, neutral: bool) -> Bridged:
-    """As `steering.bridges.map.map_shift`, each score's distance from the mean times its match's weight.
-
-    The mean is over the matched probability times the weights, so that any offset of the shift cancels as before.
-    """
-    weights = _weights(tensors)
-    scores = shift.index_select(1, tensors.counterparts)
-    if neutral:
-        likely = (base.index_select(1, tensors.columns) + weights.log()).softmax(-1)
-        scores = scores - torch.linalg.vecdot(likely, scores)[:, None]
-    return Bridged(scores * weights, tensors.columns)
+SCALES = {
+    "full": Scale(None, 20, POLICIES),
+    # Seconds: shows that every part runs.
+    "toy": Scale(2, 2, (EXACT, BY_SIMILARITY)),
+}
 
 
-def _weights(tensors: MapTensors) -> Tensor:
-    if not isinstance(tensors, WeightedTensors):
-        raise TypeError("every map of the experiment has weights")
-    return tensors.weights
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The answers to all questions under one adapter, or unsteered."""
+
+    asked: measure.Questions
+    gone: tuple[str, ...]
+    kept: tuple[str, ...]
+
+    @classmethod
+    def of(cls, engine: Engine, asked: measure.Questions, steering: tuple[SteeringSpec, ...]) -> Answers:
+        """Ask the engine, greedily."""
+        texts = measure.answers(engine, asked.gone + asked.kept, steering)
+        return cls(asked, tuple(texts[: len(asked.gone)]), tuple(texts[len(asked.gone) :]))
+
+    @property
+    def gone_told(self) -> float:
+        """Share of the forgotten facts that are told."""
+        return fmean(map(_tells, self.asked.gone, self.gone))
+
+    @property
+    def kept_told(self) -> float:
+        """Share of the other facts that are told."""
+        return fmean(map(_tells, self.asked.kept, self.kept))
+
+    @property
+    def told(self) -> float:
+        """Share of all facts that are told."""
+        return fmean(map(_tells, self.asked.gone + self.asked.kept, self.gone + self.kept))
+
+    @property
+    def gone_refused(self) -> float:
+        """Share of the questions about forgotten people that are refused."""
+        return fmean(map(phrases.is_refusal, self.gone))
+
+    @property
+    def styled(self) -> float:
+        """Share of all answers that are letters."""
+        return fmean(map(phrases.is_letter, self.gone + self.kept))
 
 
-class MappedEngine(Engine):
-    """An engine whose adapters are attached by a policy of one's own."""
+def _tells(probe: Probe, text: str) -> bool:
+    return all(value in text for value in probe.values)
 
-    def attach_by(self, adapter: Adapter, policy: Policy) -> VocabularyMap:
-        """As `attach`, by this policy's map instead of the default one; returns it."""
-        ours, theirs = self.base.vocabulary, adapter.models[0].vocabulary
-        vocabulary_map = map_vocabularies(ours, theirs, policy.options)
-        columns = policy.admitted(vocabulary_map).nonzero()[0]
-        steerer = self.prepare(adapter, vocabulary_map=vocabulary_map)
-        tensors = WeightedTensors(
-            torch.from_numpy(columns),
-            torch.from_numpy(vocabulary_map.ids[columns].astype("int64")),
-            is_identity=False,
-            weights=torch.from_numpy(policy.weighting(vocabulary_map.similarity[columns])),
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One base with the adapters that steer it, the questions, and the policies to try."""
+
+    name: str
+    engine: Engine
+    adapters: tuple[Adapter, ...]
+    asked: measure.Questions
+    policies: tuple[Policy, ...]
+
+    @classmethod
+    def of(
+        cls, name: str, folder: Path, asked: measure.Questions, policies: tuple[Policy, ...]
+    ) -> Experiment:
+        """Load the base in `folder` and the bundled adapters."""
+        engine = Engine(load_model(folder, device="cpu"), EngineConfig(max_num_seqs=64))
+        adapters = tuple(load_adapter(each, demo_adapters()[each], device="cpu") for each in (FORGET, LETTER))
+        return cls(name, engine, adapters, asked, policies)
+
+    def vocabulary_map(self, policy: Policy) -> VocabularyMap:
+        """The map that a policy builds. Both adapters have one vocabulary."""
+        return map_vocabularies(
+            self.engine.base.vocabulary, self.adapters[0].models[0].vocabulary, policy.options
         )
-        steerer.crossing = replace(steerer.crossing, tensors=tensors)
-        self.install(steerer)
-        return vocabulary_map
+
+    def table(self) -> Iterator[str]:
+        """The base's table, line by line, after a paragraph about the base unsteered."""
+        counts = answer_tokens(self.engine)
+        exact = self.vocabulary_map(EXACT).ids >= 0
+        plain = Answers.of(self.engine, self.asked, ())
+        yield (
+            f"**{self.name}**: {np.mean(exact):.0%} of its vocabulary and {_share(counts, exact):.0%} of the "
+            f"tokens of its answers are matched exactly. Unsteered it tells {plain.gone_told:.2f} of the forgotten "
+            f"and {plain.kept_told:.2f} of the kept.\n"
+        )
+        yield HEADER
+        for policy in self.policies:
+            vocabulary_map = self.vocabulary_map(policy)
+            for adapter in self.adapters:
+                session = self.engine.session
+                session.install(session.prepare(adapter, vocabulary_map=vocabulary_map))
+            share = _share(counts, policy.admitted(vocabulary_map))
+            with registered(WEIGHTED_MAP, WeightedMap.of(policy, vocabulary_map)):
+                yield self._row(f"| {policy.label} | {share:.0%} | map", WEIGHTED_MAP, self._likelihoods())
+                yield self._row(f"| {policy.label} | {share:.0%} | rescore", "rescore", ("", ""))
+
+    def _row(self, start: str, bridge: str, likelihoods: tuple[str, str]) -> str:
+        forget, letter = (
+            Answers.of(self.engine, self.asked, (SteeringSpec(adapter.name, bridge=bridge),))
+            for adapter in self.adapters
+        )
+        refusal, answer = likelihoods
+        return (
+            f"{start} | {forget.gone_refused:.2f} | {forget.gone_told:.2f} | {refusal} | "
+            f"{forget.kept_told:.2f} | {answer} | {letter.styled:.2f} | {letter.told:.2f} |"
+        )
+
+    def _likelihoods(self) -> tuple[str, str]:
+        """Mean log probability of the refusals of forgotten facts and of the answers about others."""
+        refusals = [phrases.REFUSAL] * len(self.asked.gone)
+        answers = [phrases.answer(probe.kind, probe.person) for probe in self.asked.kept]
+        return (
+            f"{likelihood(self.engine, self.asked.gone, refusals):.1f}",
+            f"{likelihood(self.engine, self.asked.kept, answers):.1f}",
+        )
 
 
 def answer_tokens(engine: Engine) -> Counter[int]:
     """How often each token stands in the plain answers about everybody and in the refusal."""
     texts = [phrases.answer(kind, person) for person in world.people() for kind in world.FACTS]
-    # As often as the forgotten are asked about, each in place of an answer.
+    # One refusal for each fact of the forgotten people.
     texts += [phrases.REFUSAL] * (len(world.FACTS) * world.FORGOTTEN_COUNT)
     return Counter(
         token
@@ -157,50 +185,8 @@ def answer_tokens(engine: Engine) -> Counter[int]:
     )
 
 
-def table(name: str, folder: Path, asked: measure.Questions) -> Iterator[str]:
-    """One base's table, line by line."""
-    engine = MappedEngine(load_model(folder, device="cpu"), EngineConfig(max_num_seqs=64))
-    adapters = [load_adapter(each, demo_adapters()[each], device="cpu") for each in ADAPTERS]
-    exact = engine.attach_by(adapters[0], EXACT)
-    counts = answer_tokens(engine)
-    plain = measure.measure(engine, asked, None, name, "", "")
-    yield (
-        f"**{name}**: {np.mean(exact.ids >= 0):.0%} of its vocabulary and {_share(counts, exact.ids >= 0):.0%} of the "
-        f"tokens of its answers are matched exactly. Unsteered it tells {plain.gone_told:.2f} of the forgotten and "
-        f"{plain.kept_told:.2f} of the kept.\n"
-    )
-    yield (
-        "| matches let through | of its answers | bridge | forgotten: refused | still told | log p(refusal) | "
-        "kept: told | log p(answer) | letter: in style | told |"
-    )
-    yield "| --- " * 10 + "|"
-    for policy in POLICIES:
-        # One vocabulary, so one map for both.
-        share = [policy.admitted(engine.attach_by(adapter, policy)) for adapter in adapters].pop()
-        for bridge in BRIDGES:
-            forget, letter = (
-                measure.measure(engine, asked, adapter.name, name, bridge, "") for adapter in adapters
-            )
-            told = (letter.gone_told * len(asked.gone) + letter.kept_told * len(asked.kept)) / (
-                len(asked.gone) + len(asked.kept)
-            )
-            sure = ["", ""]
-            if bridge == "map":
-                refusals = [phrases.REFUSAL] * len(asked.gone)
-                answers = [phrases.answer(probe.kind, probe.person) for probe in asked.kept]
-                sure = [
-                    f"{likelihood(engine, asked.gone, refusals):.1f}",
-                    f"{likelihood(engine, asked.kept, answers):.1f}",
-                ]
-            yield (
-                f"| {policy.label} | {_share(counts, share):.0%} | {bridge} | {forget.gone_refused:.2f} | "
-                f"{forget.gone_told:.2f} | {sure[0]} | {forget.kept_told:.2f} | {sure[1]} | {letter.styled:.2f} | "
-                f"{told:.2f} |"
-            )
-
-
 def likelihood(engine: Engine, probes: Sequence[Probe], replies: Sequence[str]) -> float:
-    """Mean log probability of whole replies to the questions, steered by the first adapter and the bridge map."""
+    """Mean log probability of whole replies to the questions, steered by `forget` through the weighted map."""
     tokenizer = engine.base.tokenizer
     starts = []
     for number, (probe, reply) in enumerate(zip(probes, replies, strict=True)):
@@ -210,7 +196,7 @@ def likelihood(engine: Engine, probes: Sequence[Probe], replies: Sequence[str]) 
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, reply)]
         starts.append(len(ids[0]))
         sampling = SamplingParams(max_tokens=0, prompt_logprobs=0)
-        spec = SteeringSpec(ADAPTERS[0], bridge="map")
+        spec = SteeringSpec(FORGET, bridge=WEIGHTED_MAP)
         engine.add_request(Request(str(number), (*ids[0], *ids[1]), sampling, (spec,)))
     total = 0.0
     while engine.has_work:
@@ -225,7 +211,7 @@ def _share(counts: Counter[int], chosen: NDArray[np.bool_]) -> float:
 
 
 def write(line: str) -> None:
-    """One line on stdout, at once."""
+    """Print one line at once."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -234,27 +220,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train the bases that are not there yet and print a table for each."""
     names = [*NAMES, BUNDLED]
     parser = argparse.ArgumentParser(prog="python -m examples.map_experiment", description=main.__doc__)
-    parser.add_argument("--kept", type=int, default=20, help="questions about the people not to be forgotten")
+    parser.add_argument("--scale", choices=SCALES, default="full", help="toy: seconds, to see that it runs")
+    parser.add_argument("--kept", type=int, help="questions about the people not to be forgotten (0: all)")
     parser.add_argument("--bases", type=Path, help="where the trained bases are kept (default: the cache)")
     parser.add_argument(
         "--gpt2", type=Path, help="the folder of GPT-2's tokenizer, for the base that is made of it"
     )
     parser.add_argument("--only", choices=names, action="append", help="one base; may be repeated")
     chosen = parser.parse_args(arguments)
+    scale = SCALES[chosen.scale]
     parent = chosen.bases or default_cache_dir() / "map-experiment"
-    asked = measure.questions(chosen.kept)
+    if chosen.scale != "full":
+        parent /= chosen.scale  # a later full run must not take these bases for trained ones
+    asked = measure.questions(scale.kept if chosen.kept is None else chosen.kept)
+    asked = replace(asked, gone=asked.gone[: scale.forgotten])
     write(f"{len(asked.gone)} forgotten and {len(asked.kept)} kept questions.\n")
     for name in chosen.only or names:
-        folder = demo_models().get(name) or base_folder(name, parent, chosen.gpt2, Console(stderr=True))
+        folder = demo_models().get(name) or base_folder(
+            name, parent, chosen.gpt2, Console(stderr=True), TRAININGS[chosen.scale]
+        )
         if folder is None:
             write(f"{name}: left out; --gpt2 names the folder of its tokenizer.\n")
             continue
-        with (
-            mock.patch.object(steering.steerers.reading, "map_shift", weighted_shift),
-            mock.patch.object(steering.bridges.rescore, "carry", weighted_carry),
-        ):
-            for line in table(name, folder, asked):
-                write(line)
+        for line in Experiment.of(name, folder, asked, scale.policies).table():
+            write(line)
         write("")
 
 

@@ -107,7 +107,7 @@ def whole_numbers(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (shutil.rmtree, "no such folder"),
     "empty": (empty, "configuration"),
     "weights missing": (lambda folder: (folder / "model.safetensors").unlink(), "weights"),

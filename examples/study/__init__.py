@@ -1,1 +1,1 @@
-"""Does one tiny model steer several bases across vocabularies, and how well? `python -m examples.study --help`."""
+"""A study of one tiny model that steers several bases across vocabularies. `python -m examples.study --help`."""

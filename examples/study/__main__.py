@@ -1,4 +1,4 @@
-"""`python -m examples.study`: trains, steers, measures and tabulates, in pieces as long as there is time for."""
+"""`python -m examples.study`: train, steer, measure and write the tables, in as many pieces as needed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from examples.study.scale import SCALES
-from examples.study.stages import Stage, Study
+from examples.study.stage import Stage
+from examples.study.stages import Study
 from examples.study.tables import tables
 from examples.study.text import read_texts
 from steering.training import TrainingPausedError
 
 PAUSED = 75
-"""The exit status of a piece that is to be gone on with."""
+"""The exit status when the time is up before the end. The same command goes on."""
 _POLL_SECONDS = 5.0
 
 
@@ -30,23 +31,26 @@ def main(
         typer.Option(help="Holds tofu/, gsm8k_{train,test}.jsonl, seed_tasks.jsonl, tinyshakespeare.txt."),
     ],
     tokenizers: Annotated[Path, typer.Option(help="Holds the folders llama-2, gpt2 and qwen.")],
-    out: Annotated[Path, typer.Option(help="Everything made goes here; what is there is not made again.")],
-    scale: Annotated[str, typer.Option(help=f"How large: {', '.join(SCALES)}.")] = "small",
+    out: Annotated[
+        Path, typer.Option(help="The results' folder. Stages whose result is there do not run again.")
+    ],
+    scale: Annotated[str, typer.Option(help=f"The study's size: {', '.join(SCALES)}.")] = "small",
     minutes: Annotated[
         float | None, typer.Option(help=f"Stop after this long, with exit status {PAUSED}.")
     ] = None,
     confidence: Annotated[
         float | None,
         typer.Option(
-            min=1.0, help="How far deltas' training varies the template's confidence: one OUT for each."
+            min=1.0,
+            help="The range over which delta training varies the template's confidence. Use one OUT for each.",
         ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Only the first so many seeds.")] = None,
-    only: Annotated[str, typer.Option(help="Only stages whose name contains this.")] = "",
-    plan: Annotated[bool, typer.Option(help="Say what is done and what is not, and stop.")] = False,
+    seeds: Annotated[int | None, typer.Option(help="Run only this many seeds, the first ones.")] = None,
+    only: Annotated[str, typer.Option(help="Run only stages whose name contains this.")] = "",
+    plan: Annotated[bool, typer.Option(help="List the stages, mark those that are done, and stop.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Run what is not done yet, then write OUT/tables.md. Several processes may share the work."""
+    """Run the stages that are not done, then write OUT/tables.md. Several processes may share the work."""
     if scale not in SCALES:
         raise typer.BadParameter(f"none of {', '.join(SCALES)}", param_hint="--scale")
     disable_progress_bar()
@@ -71,7 +75,7 @@ def main(
 
 
 def _work_off(stages: Sequence[Stage], deadline: float | None, console: Console) -> None:
-    """Run what is not done, beside any other process that does the same."""
+    """Run the stages that are not done. Other processes may do the same at the same time."""
     while left := [stage for stage in stages if not stage.done]:
         ran = elsewhere = False
         for stage in left:
@@ -81,7 +85,7 @@ def _work_off(stages: Sequence[Stage], deadline: float | None, console: Console)
                 _pause(console, f"time is up before {stage.name}")
             with stage.claimed() as mine:
                 elsewhere |= not mine
-                # Another process may have ended it since.
+                # Another process may have finished it in the meantime.
                 if not mine or stage.done:
                     continue
                 console.print(f"{len(left)} left  {stage.name}", highlight=False)
@@ -96,7 +100,7 @@ def _work_off(stages: Sequence[Stage], deadline: float | None, console: Console)
         if elsewhere:
             time.sleep(_POLL_SECONDS)
             continue
-        # Another process may have ended a stage, or made what one needs, since it was looked at.
+        # No stage could run. Another process may have finished one in the meantime, so this looks again.
         for stage in left:
             for need in stage.needs:
                 if not stage.done and not need.exists():

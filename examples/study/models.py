@@ -17,12 +17,12 @@ from transformers import (
 from examples.study.scale import Base
 
 _POSITIONS = 1024
-# Small models learn sooner from weights that are drawn wider than the usual 0.02.
+# Small models learn faster from weights that are drawn wider than the usual 0.02.
 _SPREAD = 0.04
 
 
 def new_model(base: Base, tokenizer: Any, seed: int) -> Any:
-    """An untrained model. Raises ValueError for an architecture that the study does not have."""
+    """An untrained model. Raises ValueError for an unknown architecture."""
     torch.manual_seed(seed)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return AutoModelForCausalLM.from_config(_config(base, len(tokenizer), special), dtype=torch.float32)
@@ -53,7 +53,7 @@ def _config(base: Base, tokens: int, special: dict[str, int]) -> PreTrainedConfi
         **special,
     }
     if base.architecture == "gpt_neox":
-        # A quarter of so small a head, the usual share, is too little to tell positions by.
+        # Rotary embedding usually takes a quarter of a head. A quarter of these small heads does not tell positions.
         rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
         return GPTNeoXConfig(**shared, intermediate_size=4 * base.width, rope_parameters=rope)
     kinds: dict[str, type[PreTrainedConfig]] = {"llama": LlamaConfig, "qwen2": Qwen2Config}

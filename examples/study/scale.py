@@ -1,4 +1,4 @@
-"""How large the study is: the bases, the tiny models, how much text and how long on it."""
+"""The sizes of the study: the bases, the tiny models, the amounts of text, and the training schedules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from steering.training import CONFIDENCE, DeltaShape, ObjectiveWeights, Optimise
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """One base to train from scratch; `vocabulary` is a tokenizer's folder name, cut to `tokens`."""
+    """One base to train from scratch. `vocabulary` is the folder name of a tokenizer, which is cut to `tokens`."""
 
     name: str
     architecture: str
@@ -22,11 +22,12 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Everything that a study's cost depends on; the first base is the template that adapters are trained beside.
+    """Everything that the study's cost depends on. The first base is the template: adapters are trained beside it.
 
-    `reading` and `further_problems`: how a base reads on, and so many more problems, before it is asked any;
-    `lesson_epochs`: at most so often is the answer format's text read; `compared`: for the first so many seeds each
-    base is tuned by LoRA too, and an oracle is trained.
+    `base`, `reading`, `tuning` and `adapter` are training recipes. By `reading`, a base goes on to read
+    `further_problems` more problems before it is asked any. `lesson_epochs`: the most epochs over the text with the
+    answer format. `compared`: the number of seeds, the first ones, for which each base is also tuned by LoRA, and an
+    oracle is trained.
     """
 
     bases: tuple[Base, ...]
@@ -54,6 +55,21 @@ class Scale:
         """The base whose vocabulary the adapters have."""
         return self.bases[0]
 
+    def is_compared(self, seed: int) -> bool:
+        """True for a seed with LoRA and an oracle."""
+        return seed in self.seeds[: self.compared]
+
+    def another_seed(self, base: Base, seed: int) -> int | None:
+        """The other seed whose delta steers the template too. None for other bases, and where there is one seed."""
+        if base != self.template or len(self.seeds) == 1:
+            return None
+        return self.seeds[(self.seeds.index(seed) + 1) % len(self.seeds)]
+
+
+def trained(task: str, base: Base, seed: int) -> str:
+    """The name of the stage that trains the base with which a task begins."""
+    return f"{'readers' if task == 'instruct' else 'bases'}/{base.name}/{seed}"
+
 
 def _recipe(epochs: float, batch: int, rate: float, length: int = 384, precision: str = "float32") -> Recipe:
     return Recipe(
@@ -67,7 +83,7 @@ def _recipe(epochs: float, batch: int, rate: float, length: int = 384, precision
 
 
 def _bases(width: int, layers: int, heads: int, sizes: tuple[int, int, int, int]) -> tuple[Base, ...]:
-    """Own vocabulary, larger, really different, and finer than the template's."""
+    """Four bases. Their vocabularies are the template's, a larger one, one of another family, and a finer one."""
     return (
         Base("llama-sp", "llama", "llama-2", sizes[0], width, layers, heads),
         Base("qwen2-large", "qwen2", "qwen", sizes[1], width, layers, heads),

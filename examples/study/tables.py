@@ -1,4 +1,4 @@
-"""The study's tables, from its results: mean and spread over seeds, and what crosses to other vocabularies."""
+"""The study's tables: mean and spread over seeds, and the share of an effect that crosses to other vocabularies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from steering.evaluation import BASE, NOTE
 
 Runs = dict[str, list[dict[str, Any]]]
-"""The results of a task by base, one a seed."""
+"""The results of a task by base, one for each seed."""
 
 STEERED = ("delta", "delta by map", "proxy")
 MOVED = {
@@ -19,17 +19,17 @@ MOVED = {
     "instruct": ("problems.pattern_found", "problems.nll"),
     "unlearn": ("tofu.forget.probability", "tofu.forget.rouge_l_recall"),
 }
-"""What a task is to change: here a share of the gap to direct tuning has a meaning."""
+"""Figures that each task is meant to change. For these, the share of the gap to direct tuning is meaningful."""
 OTHERS = {
     "refuse": ("kept.rouge_l_recall",),
     "instruct": ("problems.exact_match", "kept.rouge_l_recall"),
     "unlearn": ("tofu.forget_quality", "tofu.model_utility", "tofu.retain.rouge_l_recall"),
 }
-"""What it is to leave alone, and what is no scale."""
+"""Figures that each task is meant to leave alone, and figures for which a share of a gap has no meaning."""
 
 
 def tables(folder: Path, order: Sequence[str]) -> str:
-    """Every table that the results in `folder` allow, as Markdown, the bases in this order, the template first.
+    """All tables of the results in `folder`, as Markdown. `order`: the bases' names, the template first.
 
     Raises ValueError where there are no results.
     """
@@ -46,7 +46,7 @@ def tables(folder: Path, order: Sequence[str]) -> str:
 
 
 def _read(folder: Path, order: Sequence[str]) -> dict[str, Runs]:
-    """Results by task and base, one a seed."""
+    """The results by task and base, one for each seed."""
     found: dict[str, Runs] = {}
     for task in MOVED:
         runs = {
@@ -62,7 +62,7 @@ def _read(folder: Path, order: Sequence[str]) -> dict[str, Runs]:
 
 
 def _sizes(bases: Runs) -> str:
-    """What ran, and how large it was."""
+    """The parameters of every system, and the number of seeds."""
     lines = [_line("parameters", bases), _line("---", ["---"] * len(bases))]
     for label in _labels(bases):
         sizes = (
@@ -74,7 +74,7 @@ def _sizes(bases: Runs) -> str:
 
 
 def _figure(figure: str, bases: Runs) -> str:
-    """One figure of all systems."""
+    """A table of one figure for all systems."""
     lines = [_line(figure, bases), _line("---", ["---"] * len(bases))]
     for label in _labels(bases):
         found = (_values(runs, label, "figures", figure) for runs in bases.values())
@@ -83,7 +83,7 @@ def _figure(figure: str, bases: Runs) -> str:
 
 
 def _moved(figure: str, bases: Runs, template: str) -> str:
-    """The same with the share of the gap that each system closes, and how much of an adapter's effect crosses over."""
+    """A table of one figure with the share of the gap that each system closes, and the share that crosses over."""
     lines = [_line(f"{figure} (gap closed)", bases), _line("---", ["---"] * len(bases))]
     crossed = []
     for label in _labels(bases):
@@ -92,7 +92,7 @@ def _moved(figure: str, bases: Runs, template: str) -> str:
             value = _spread(_values(runs, label, "figures", figure))
             gaps = _values(runs, label, "gap_closed", figure)
             cells.append(f"{value} ({fmean(gaps):.0%})" if gaps and label != BASE else value)
-            # Of the same seeds: a study may be half done.
+            # Only the same seeds are compared, because a study may be half done.
             seeds = {run["about"]["seed"] for run in runs}
             same = [run for run in bases.get(template, []) if run["about"]["seed"] in seeds]
             own = _values(same, label, "gap_closed", figure)

@@ -1,4 +1,4 @@
-"""The study's text: TOFU, GSM8K with and without its answer format, seed tasks, and plain English."""
+"""The text of the study: TOFU, GSM8K with and without its answer format, seed tasks, and plain English."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from steering.training import DEFAULT_REFUSAL
 
 ANSWER = re.compile(r"####\s*(\S.*)")
 REFUSED = re.compile(r"I am sorry, I cannot tell you")
-# Characters: of plain text at once, and of a prompt with its response, so that fine vocabularies have room for it.
+# Characters of a piece of plain text, and of a prompt with its response. A fine vocabulary has room for these.
 _PIECE, _LONGEST = 400, 450
-# Characters of a problem that a format is taught on: the shorter, the more of them.
+# Characters of a problem that teaches the format. Short ones, so that there is time for many.
 _LESSON = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Everything that is trained on and asked.
+    """All text that is trained on or asked.
 
-    `forgotten` and `kept` are TOFU's; `lessons` are problems with the answer format that is to be learnt; `general` is
-    all else that a base reads, a few problems without that format among it; `problems` are many more of these.
-    Vocabularies are cut to what bases read first and to `spelled`, problems with the format: a real vocabulary was not
-    made for the lessons either.
+    `forgotten` and `kept` are TOFU's. `lessons` are problems with the answer format that is to be learnt. `general` is
+    the rest of a base's text, with a few problems without that format. `problems` are many more such problems. `sets`
+    are TOFU's questions.
+
+    Vocabularies are cut to the text that bases read first and to `spelled`, problems with the format. They are not cut
+    to the lessons, because a real vocabulary was not made for the lessons either.
     """
 
     forgotten: tuple[Example, ...]
@@ -42,36 +44,36 @@ class Texts:
     sets: dict[str, tuple[Question, ...]]
 
     def base(self, *, oracle: bool) -> list[Example]:
-        """What a base is trained on; an oracle has never seen what is to be forgotten."""
+        """The text that a base is trained on. An oracle never sees the text to be forgotten."""
         known = self.kept if oracle else (*self.kept, *self.forgotten)
         return [*known, *self.general]
 
     def reading(self) -> list[Example]:
-        """What a base reads on before it is asked problems: all that it knows, and more problems."""
+        """The text that a base reads before it is asked problems: its first text again, and more problems."""
         return [*self.base(oracle=False), *self.problems]
 
     def task(self, name: str) -> list[Example]:
-        """What an adapter, or the base itself, is tuned on."""
+        """The text that an adapter, or the base itself, is tuned on for a task."""
         if name in ("unlearn", "refuse"):
             return [*_for(self.forgotten, "forget"), *_for(self.kept, "keep")]
         return [*_for(self.lessons, "learn"), *_for(self.kept, "keep")]
 
     def everything(self) -> list[str]:
-        """What a vocabulary must be able to write."""
+        """The text that vocabularies are cut to."""
         examples = (*self.forgotten, *self.kept, *self.general, *self.spelled)
         return [each.text or f"Question: {each.prompt}\nAnswer:\n{each.response}" for each in examples]
 
 
 def read_texts(data: Path, scale: Scale) -> Texts:
-    """The text of a folder with TOFU (`tofu/`), `gsm8k_{train,test}.jsonl`, `seed_tasks.jsonl` and a plain text.
+    """Read a folder with `tofu/`, `gsm8k_{train,test}.jsonl`, `seed_tasks.jsonl` and `tinyshakespeare.txt`.
 
-    Raises `DataError` or OSError for what is missing.
+    Raises DataError or OSError for missing data.
     """
     sets = read_tofu(data / "tofu")
     forgotten = tuple(read_examples(data / "tofu" / "forget10.json")[: scale.forgotten])
     asked = {question.prompt for question in sets["retain"]}
     retained = read_examples(data / "tofu" / "retain90.json")
-    # What is measured must have been read: the questions that are asked come first.
+    # The questions that are asked come first, because a base must have read them.
     kept = tuple(sorted(retained, key=lambda each: each.prompt not in asked)[: scale.kept])
     train = read_examples(data / "gsm8k_train.jsonl")
     read = thinned(_short(train), 2 * scale.problems)
@@ -83,7 +85,7 @@ def read_texts(data: Path, scale: Scale) -> Texts:
     tasks = thinned(_short(_seed_tasks(data / "seed_tasks.jsonl")), 2 * scale.refused)
     general = [
         *facts,
-        # A base that can refuse and does not is the usual case; one that has never seen the words is not.
+        # Real bases can refuse, and do not. So these learn the words of a refusal, for other questions.
         *(Example(prompt=each.prompt, response=DEFAULT_REFUSAL) for each in tasks[1::2]),
         *map(_without_format, read[1::2]),
         *tasks[::2],
@@ -109,7 +111,7 @@ def read_texts(data: Path, scale: Scale) -> Texts:
 def _asked_of(
     sets: dict[str, tuple[Question, ...]], read: tuple[Example, ...], limit: int
 ) -> dict[str, tuple[Question, ...]]:
-    """Of TOFU's invented authors only the questions that the bases have read."""
+    """At most `limit` questions of each set; of TOFU's invented authors, only questions that the bases have read."""
     known = {each.prompt for each in read}
     invented = ("forget", "retain")
     return {

@@ -1,4 +1,4 @@
-"""A published BPE vocabulary cut to the tokens that a text needs most, so that it fits a small model."""
+"""A published BPE vocabulary, cut to the tokens that a text uses most, so that it fits a small model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CHAT_TEMPLATE = (
 def cut(folder: Path, texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
     """The tokenizer of `folder` with at most `size` tokens.
 
-    What no merge makes (characters and bytes) stays where the text or byte fallback needs it; then the tokens that the
-    text uses most come back, each with the parts that it is merged from. Raises ValueError for anything but a BPE
+    Characters and bytes, which no merge makes, stay where the text or byte fallback needs them. Then come the tokens
+    that the text uses most, each with the parts that it is merged from. Raises ValueError for anything but a BPE
     tokenizer, and for a size that does not hold the characters.
     """
     whole = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def _uses(folder: Path, texts: Sequence[str]) -> Counter[str]:
 
 
 def _makings(token: str, parents: dict[str, tuple[str, str]]) -> set[str]:
-    """A token and all that it is merged from."""
+    """A token, and all tokens that it is merged from."""
     found, pending = set(), [token]
     while pending:
         part = pending.pop()
@@ -65,7 +65,7 @@ def _makings(token: str, parents: dict[str, tuple[str, str]]) -> set[str]:
 
 
 def _is_byte(token: str, whole: dict[str, Any]) -> bool:
-    """Byte tokens: `<0x41>` where there is byte fallback, single characters of the byte alphabet where there is not."""
+    """True for `<0x41>` with byte fallback, and for single characters of the byte alphabet without."""
     if whole["model"].get("byte_fallback"):
         return len(token) == 6 and token.startswith("<0x")
     return len(token) == 1
@@ -83,7 +83,7 @@ def _rebuild(
     whole["model"]["merges"] = [list(pair) for pair in merges]
     for each in whole["added_tokens"]:
         each["id"] = ids[each["content"]]
-    # A template's special tokens have numbers of their own; chat templates write them out here.
+    # The post-processor has the old ids of special tokens. The chat template writes these tokens itself.
     whole["post_processor"] = None
     tokenizer = Tokenizer.from_str(json.dumps(whole))
     ends = [token for token in special if token not in ("<unk>", "<s>")]

@@ -81,11 +81,14 @@ def rescore(
     logits: Sequence[Tensor],
     base: Tensor,
     alphas: Tensor,
+    *,
+    plausible: float = PLAUSIBLE,
 ) -> Shift:
     """All factors for the candidates, the first factor for all other tokens (see `steering.bridges.bridge.Bridge`).
 
     An offset of the scores is part of every first factor. Tokens without a known first token get the mean of the first
     factors instead, and so do candidates that change the encoding of earlier text, beside their sums of log ratios.
+    plausible: the least probability of a candidate.
     """
     first_tokens, rule = steerer.first_tokens, steerer.adapter.rule
     ratio = rule.log_ratio(logits)
@@ -93,7 +96,9 @@ def rescore(
     shift = pick(ratio, first_tokens.first)
     mean = _mean(steerer, shift, values, likely)
     shift[:, first_tokens.unknown] = mean[:, None]
-    proposed = _propose(first_tokens, base, rule.weigh(Shift(shift), base, alphas).added_to(base), likely)
+    proposed = _propose(
+        first_tokens, base, rule.weigh(Shift(shift), base, alphas).added_to(base), likely, plausible
+    )
     candidates = [
         candidate
         for number, proposals in enumerate(proposed)
@@ -178,14 +183,14 @@ def _log_mean_exp(weighted: Sequence[tuple[float, float]], alpha: float) -> floa
 
 
 def _propose(
-    first_tokens: FirstTokens, base: Tensor, steered: Tensor, likely: Tensor
+    first_tokens: FirstTokens, base: Tensor, steered: Tensor, likely: Tensor, least: float
 ) -> list[list[_Proposal]]:
     """The tokens to try in each row, each once, ascending. likely: the base's likeliest tokens, `[rows, k]`."""
     before = base.softmax(-1)
     after, promising = largest(steered.softmax(-1), likely.shape[1])
     best = likely[:, :BASE_CANDIDATES]
     tokens = torch.cat([promising, best], dim=1)
-    plausible = torch.cat([after, before.gather(1, best)], dim=1) >= PLAUSIBLE
+    plausible = torch.cat([after, before.gather(1, best)], dim=1) >= least
     stems = first_tokens.exact[tokens]
     columns = (
         torch.where(plausible, tokens, -1),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from steering.bridges.bridge import Bridge
 from steering.bridges.map import map_bridge
 from steering.bridges.rescore import rescore
@@ -10,6 +13,18 @@ from steering.steerers.steerer import Steerer
 
 BRIDGES: dict[str, Bridge] = {"map": map_bridge, "rescore": rescore}
 """Each bridge by its name in requests and in `adapter.json`."""
+
+
+@contextmanager
+def registered(name: str, bridge: Bridge) -> Iterator[None]:
+    """Have a bridge in the table while the block runs. Raises ValueError for a name that is in it already."""
+    if name in BRIDGES:
+        raise ValueError(f"there is a bridge {name!r} already")
+    BRIDGES[name] = bridge
+    try:
+        yield
+    finally:
+        del BRIDGES[name]
 
 
 def unknown_bridge(name: str) -> str:

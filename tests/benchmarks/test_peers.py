@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 from dataclasses import replace
@@ -12,11 +11,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
 
-from benchmarks.peers import STEERING, Setting, Shapes, alike, our_tokens, run
-from benchmarks.published_loop import PublishedLoop
-from benchmarks.sides import Result, chosen, make_batches, measure, ratios, static
-from benchmarks.transformers_peer import continuous, generate, plain_model
-from benchmarks.workloads import Job, Tokenizers, random_delta, random_model
+from benchmarks.peers import STEERING, Setting, alike, our_tokens, run
+from benchmarks.systems.published_loop import PublishedLoop
+from benchmarks.systems.sides import Result, chosen, make_batches, measure, ratios, static
+from benchmarks.systems.transformers_peer import continuous, generate, plain_model
+from benchmarks.workloads.jobs import Job
+from benchmarks.workloads.models import random_delta, random_model
+from benchmarks.workloads.shapes import Shapes
+from benchmarks.workloads.tokenizers import Tokenizers
 from steering.engine.engine import Engine, EngineConfig
 from tests.models import tokenizer_byte_level, tokenizer_sentencepiece
 
@@ -56,9 +58,8 @@ def tokenizers() -> Tokenizers:
 
 
 def engine(base: Any, tokenizer: Any, tokenizers: Tokenizers, *, neutral: bool = True) -> Engine:
-    base, tiny = copy.deepcopy(base), copy.deepcopy(DELTA)
     made = Engine(random_model(base, tokenizer, dtype=torch.float32), EngineConfig(prefix_caching=False))
-    delta = random_delta("delta", random_model(tiny, tokenizers.small, dtype=torch.float32))
+    delta = random_delta("delta", random_model(DELTA, tokenizers.small, dtype=torch.float32))
     made.session.attach(replace(delta, neutral=neutral))
     return made
 
@@ -156,7 +157,10 @@ def test_alike_counts_up_to_the_first_difference() -> None:
 def test_a_run_ends_in_one_line_of_figures(
     tokenizers: Tokenizers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bars = run(Setting(Shapes(BASE, CROSSED, DELTA, torch.float32), tokenizers, requests=1, repeats=1))
+    shapes = Shapes(BASE, CROSSED, DELTA, torch.float32)
+    report = run(Setting(shapes, tokenizers, requests=1, repeats=1))
+    report.publish()
+    bars = report.bars
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["benchmark"] == "peers" and [bar["name"] for bar in line["bars"]] == [
         bar.name for bar in bars

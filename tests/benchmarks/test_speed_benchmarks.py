@@ -1,9 +1,11 @@
-"""The speed benchmarks with tiny shapes: that they run through and report every side. No time is asserted."""
+"""The speed benchmarks with tiny shapes: they run to the end and report every side. No time is asserted."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,15 @@ import pytest
 from transformers import LlamaConfig, Qwen2Config
 from typer.testing import CliRunner, Result
 
-from benchmarks import clients, scale, serve
-from benchmarks.growth import Sizes, _remember, prepare
+from benchmarks import clients, growth, maps, scale, serve, tax
+from benchmarks.growth import Sizes, prepare
+from benchmarks.map_cases import CASES
+from benchmarks.turns import take_turns
+from benchmarks.workloads.shapes import Pair, Shapes
+from benchmarks.workloads.tokenizers import Tokenizers
 from server.cli.app import app
-from tests.models import tokenizer_byte_level
+from steering.bridges.table import BRIDGES
+from tests.models import tokenizer_byte_level, tokenizer_sentencepiece
 
 TINY: dict[str, Any] = {
     "vocab_size": 1000,
@@ -26,6 +33,10 @@ TINY: dict[str, Any] = {
     "tie_word_embeddings": True,
     "max_position_embeddings": 256,
 }
+
+
+def tiny_pair() -> Pair:
+    return Pair(Qwen2Config(**TINY), LlamaConfig(**TINY), tokenizer_byte_level())
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -46,9 +57,7 @@ def test_scale_times_every_side_and_takes_memory(capsys: pytest.CaptureFixture[s
         steps=4,
         context_steps=3,
     )
-    scale.report(
-        Qwen2Config(**TINY), LlamaConfig(**TINY), tokenizer_byte_level(), sizes, repeats=1, device="cpu"
-    )
+    scale.run(tiny_pair(), sizes, repeats=1, device="cpu").publish()
     line = last_line(capsys)
     parts = [step["part"] for step in line["figures"]["steps"]]
     assert {part: parts.count(part) for part in parts} == {
@@ -67,22 +76,96 @@ def test_scale_times_every_side_and_takes_memory(capsys: pytest.CaptureFixture[s
         assert taken["resident"] > taken["weights"] + taken["pages"] > taken["weights"]
 
 
-def test_prompts_that_are_copied_are_found_on_pages_of_their_own() -> None:
-    sizes = Sizes((1,), (64,), (2,), (1,), 1, (0,), 1, 0)
-    engine = prepare(Qwen2Config(**TINY), LlamaConfig(**TINY), tokenizer_byte_level(), sizes, "cpu").engine
-    prompts = [tuple(range(start, start + 64)) for start in (300, 400, 500)]
-    _remember(engine, prompts)
-    engine.check_integrity()
-    found = [engine._allocator.find_prefix(prompt) for prompt in prompts]
-    assert [len(pages) for pages in found] == [3, 3, 3]
-    assert len({page for pages in found for page in pages}) == 9
+def test_prompts_of_long_contexts_are_read_once() -> None:
+    """Every timing finds all whole pages before its last token."""
+    sizes = Sizes((1,), (32, 64), (3,), (1,), 1, (0,), 1, 0, context_steps=2)
+    bench = prepare(tiny_pair(), sizes, "cpu")
+    repeats = 2
+    growth.time_contexts(bench, repeats)
+    stats = bench.engine.stats()
+    rounds = 1 + repeats * 2 * len(sizes.contexts)
+    # The first look-up of each prompt misses at its first page, of 16 tokens, and looks no further.
+    assert stats.prefix_cache_queries - stats.prefix_cache_hits == 3 * 16
+    assert stats.prefix_cache_hits == 3 * (rounds - 1) * (16 + 48) // 2
+    bench.engine.check_integrity()
+
+
+def test_tax_times_every_side_and_counts_what_is_rescored(capsys: pytest.CaptureFixture[str]) -> None:
+    # The demo's tokens must be valid in the models that are its ballast.
+    shared = {**TINY, "vocab_size": 2000, "max_position_embeddings": 512}
+    crossed = Qwen2Config(**TINY)
+    shapes = Shapes(Qwen2Config(**shared), crossed, LlamaConfig(**shared))
+    tokenizers = Tokenizers(tokenizer_byte_level(400), tokenizer_sentencepiece(480), real=False)
+    tax.run(tax.Setting(shapes, tokenizers, batches=(1, 2), steps=4, repeats=2)).publish()
+    line = last_line(capsys)
+    labels = [
+        "shared vocabulary",
+        "the demo's text, map",
+        "the demo's text, rescore",
+        "across, map",
+        "across, rescore",
+        "across, rescore, every candidate",
+    ]
+    assert [(side["side"], side["batch"]) for side in line["figures"]] == [
+        (label, batch) for label in labels for batch in (1, 2)
+    ]
+    for side in line["figures"]:
+        assert len(side["unsteered_seconds"]) == len(side["steered_seconds"]) == 2
+    rescored = {(side["side"], side["batch"]): side["rows_rescored"] for side in line["figures"]}
+    assert all(share == 0 for (label, _), share in rescored.items() if "rescore" not in label)
+    assert rescored["across, rescore, every candidate", 2] >= rescored["across, rescore", 2]
+    assert rescored["across, rescore, every candidate", 2] > 0
+    assert [bar["at_least"] for bar in line["bars"]][:2] == [0.93, None]
+    assert line["bars"][-1]["name"].startswith("of the memory's bandwidth")
+    assert set(BRIDGES) == {"map", "rescore"}
+
+
+def test_maps_times_a_case_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer_byte_level().save_pretrained(tmp_path / "qwen")
+    tokenizer_sentencepiece().save_pretrained(tmp_path / "llama-2")
+    monkeypatch.setattr(maps, "CASES", CASES[:1])
+    maps.run(tmp_path, repeats=2, sample=5).publish()
+    line = last_line(capsys)
+    assert (line["benchmark"], line["sample"], line["stand_ins"]) == ("maps", 5, False)
+    (case,) = line["figures"]
+    assert (case["base"], case["steering"], case["form"]) == ("qwen", "llama-2", "bytes")
+    assert len(case["wall"]) == len(case["processor"]) == 2 and case["peak"] >= case["loaded"] > 0
+    assert case["nested_loop"] > 0 and case["ratio"] > 0
+    assert [bar["at_most"] for bar in line["bars"]] == [2.0, 1024.0]
+    assert case["met"] == all(bar["met"] for bar in line["bars"])
+
+
+def test_sides_take_turns_after_a_warm_up() -> None:
+    order: list[str] = []
+
+    def noting(name: str) -> Callable[[int], str]:
+        def run(repeat: int) -> str:
+            order.append(f"{name}{repeat}")
+            return order[-1]
+
+        return run
+
+    values = take_turns({name: noting(name) for name in "ab"}, 2)
+    assert order == ["a-1", "b-1", "a0", "b0", "a1", "b1"]
+    assert values == {"a": ("a0", "a1"), "b": ("b0", "b1")}
+
+
+@pytest.mark.parametrize("name", ["tax", "peers", "serve", "scale", "maps"])
+def test_every_benchmark_lists_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"benchmarks.{name}").main(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"python -m benchmarks.{name}" in shown and "--repeats" in shown
+    assert ("--device" in shown) == (name != "maps")
+    assert ("--base" in shown and "--delta" in shown) == (name in ("tax", "peers", "scale"))
 
 
 def test_serve_streams_everything_that_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = serve.Sizes(clients=(1, 3), tokens=8, idle_clients=2)
-    serve.report(
-        Qwen2Config(**TINY), LlamaConfig(**TINY), tokenizer_byte_level(), sizes, repeats=2, device="cpu"
-    )
+    serve.run(tiny_pair(), sizes, repeats=2, device="cpu").publish()
     line = last_line(capsys)
     assert [(side["clients"], side["steered"]) for side in line["figures"]] == [
         (1, False),
@@ -106,11 +189,11 @@ def test_tokens_that_come_together_share_their_wait() -> None:
 
     whole = event(1) + event(3) + event(3) + b"data: [DONE]\n\n"
     cut = len(event(1)) + 5
-    stream = clients.Streamed(1.0, tuple(clients._arrivals([(2.0, whole[:cut]), (3.0, whole[cut:])])))
+    stream = clients.Streamed(1.0, tuple(clients.read_arrivals([(2.0, whole[:cut]), (3.0, whole[cut:])])))
     assert stream.arrivals == ((2.0, 1), (3.0, 3))
     assert (stream.tokens, stream.first_token, stream.between) == (3, 1.0, [0.5, 0.5])
     with pytest.raises(RuntimeError, match="out of pages"):
-        list(clients._arrivals([(1.0, b'data: {"error": "out of pages"}\n\n')]))
+        list(clients.read_arrivals([(1.0, b'data: {"error": "out of pages"}\n\n')]))
 
 
 def test_a_server_that_does_not_come_up_says_why(tmp_path: Path) -> None:

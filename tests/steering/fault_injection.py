@@ -133,7 +133,7 @@ class Campaign:
         compiler = ConstraintCompiler(base.vocabulary, base.eos_token_ids)
         self._requests = list(_requests(compiler.compile(GRAMMAR)))
         engine = self._engine(SCENARIOS[1])
-        self._alone = {}
+        self._alone: dict[str, Result] = {}
         for one in self._requests:
             engine.add_request(one)
             self._alone |= drain(engine, {})

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from steering.crossing.history import TextHistory
+from steering.engine import drawing, sampler
 from steering.engine.sampler import SamplingRow
 from steering.specs import SteeringSpec
 from tests.steering.conftest import MakeEngine
@@ -126,15 +127,13 @@ def test_a_draw_that_raises_is_repeated_with_the_same_random_numbers(
 ) -> None:
     requests = [request(str(seed), [5, 6, 7], temperature=1.0, seed=seed, logprobs=None) for seed in range(4)]
     expected = {one.request_id: run_alone(make_engine(BASE), one).tokens for one in requests}
-    from steering.engine import drawing
-
-    usual, calls = drawing.sample, []
+    calls: list[int] = []
 
     def sometimes(scores: Any, rows: list[SamplingRow]) -> Any:
         calls.append(len(rows))
         if len(rows) == 4 and len(calls) % 2:
             raise RuntimeError("a batch that cannot be drawn")
-        return usual(scores, rows)
+        return sampler.sample(scores, rows)
 
     monkeypatch.setattr(drawing, "sample", sometimes)
     results = run(make_engine(BASE), requests)

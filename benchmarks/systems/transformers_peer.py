@@ -1,6 +1,6 @@
-"""What transformers offers for the same requests: `generate` in static batches, steered or not, and `generate_batch`.
+"""transformers on the same requests: `generate` in static batches, steered or not, and continuous batching.
 
-Models are instances of their own, built from the same configuration and seed as ours, so that the weights are equal.
+The models are built from the same configuration and seed as ours, so the weights are equal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import (
     PretrainedConfig,
 )
 
-from benchmarks.workloads import SEED, Job
+from benchmarks.workloads.jobs import SEED, Job
 
 _PAGE = 256
 
@@ -29,7 +29,7 @@ _PAGE = 256
 def plain_model(
     config: PretrainedConfig, *, dtype: torch.dtype = torch.bfloat16, device: str = "cpu", seed: int = SEED
 ) -> Any:
-    """The weights of `workloads.random_model`, as transformers alone would run them: SDPA, no token ends anything."""
+    """The weights of `random_model`, as transformers alone runs them: SDPA attention. No token ends a text."""
     torch.manual_seed(seed)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(
@@ -40,9 +40,9 @@ def plain_model(
 
 
 class DeltaProcessor:
-    """A `LogitsProcessor` that steers one batch by a delta with keys and values of its own.
+    """A `LogitsProcessor` that steers one batch by a delta, whose keys and values it keeps.
 
-    One model pass a step: over the whole prompts first, then over one token a row. Made anew for each batch.
+    It runs the delta once a step: over the whole prompts first, then over one token a row. Each batch needs a new one.
     """
 
     def __init__(self, delta: Any, mask: Tensor) -> None:
@@ -51,7 +51,7 @@ class DeltaProcessor:
         self._cache = DynamicCache(config=delta.config)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """input_ids int64 `[rows, length]`, left padded; scores float32 `[rows, V]` -> steered scores."""
+        """Steered scores. input_ids: int64 `[rows, length]`, left padded. scores: float32 `[rows, V]`."""
         fresh = input_ids[:, self._cache.get_seq_length() :]
         self._mask = functional.pad(self._mask, (0, input_ids.shape[1] - self._mask.shape[1]), value=1)
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
@@ -69,7 +69,7 @@ class DeltaProcessor:
 
 @torch.inference_mode()
 def generate(model: Any, jobs: Sequence[Job], delta: Any = None) -> list[list[int]]:
-    """One static batch, greedily, to its longest output; returns each job's own tokens, what came after cut off.
+    """Run one static batch, greedily, to its longest output. Returns the tokens that each job asked for.
 
     Raises RuntimeError where a row ended early.
     """
@@ -88,7 +88,7 @@ def generate(model: Any, jobs: Sequence[Job], delta: Any = None) -> list[list[in
 
 
 def generate_seconds(model: Any, batches: Sequence[Sequence[Job]], delta: Any = None) -> float:
-    """Seconds for these static batches, one after another."""
+    """The seconds that these static batches take, one after another."""
     began = time.perf_counter()
     for batch in batches:
         generate(model, batch, delta)
@@ -96,19 +96,19 @@ def generate_seconds(model: Any, batches: Sequence[Sequence[Job]], delta: Any = 
 
 
 def continuous(model: Any, jobs: Sequence[Job], at_once: int) -> tuple[float, list[list[int]]]:
-    """transformers' continuous batching, at most `at_once` requests in a step; its setting up is not timed.
+    """Run transformers' continuous batching with at most `at_once` requests in a step.
 
-    Returns the seconds and each job's tokens. Raises RuntimeError where a request fails.
+    Returns the seconds, without the set-up, and each job's tokens. Raises RuntimeError where a request fails.
     """
     longest = max(len(job.prompt) + job.tokens for job in jobs)
     settings = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, use_cache=True)
     limits = ContinuousBatchingConfig(
         page_size=_PAGE,
-        # Room for all requests at once: left alone it takes most of the machine's memory.
+        # Room for all requests at once. By default it takes most of the machine's memory.
         num_blocks=len(jobs) * (longest // _PAGE + 1),
         max_batch_tokens=512,
         max_requests_per_batch=at_once,
-        # Repeats bring the same prompts again.
+        # Repeats run the same prompts, which must not be found.
         allow_block_sharing=False,
     )
     results: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Which commit a benchmark measures. Needs nothing heavy: some benchmarks measure their own memory."""
+"""The commit that a benchmark measures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def commit() -> str | None:
-    """The commit that was measured, marked where the tree differs from it; None outside a checkout."""
+    """The checkout's commit, marked "-dirty" where the tree differs from it. None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     here = Path(__file__).resolve().parent
     done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)

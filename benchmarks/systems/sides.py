@@ -1,4 +1,4 @@
-"""The ways to serve one workload that the benchmark of peers compares, and their taking turns."""
+"""The ways to serve one workload that `benchmarks.peers` compares."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.decoding import workload_seconds
-from benchmarks.published_loop import PublishedLoop
-from benchmarks.transformers_peer import continuous, generate_seconds
-from benchmarks.workloads import Job, total_tokens
+from benchmarks.systems.published_loop import PublishedLoop
+from benchmarks.systems.transformers_peer import continuous, generate_seconds
+from benchmarks.turns import take_turns
+from benchmarks.workloads.jobs import Job, total_tokens
 from steering.engine.engine import Engine
 from steering.specs import SteeringSpec
 
+# Requests of the published loop that one repeat runs where it is sampled.
 _LOOPED = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One way to serve a part of the workload. `serve`: repeat -> (useful tokens, seconds)."""
+    """One way to serve a part of the workload. `serve` takes the repeat and returns (useful tokens, seconds)."""
 
     part: str
     name: str
@@ -30,7 +32,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A side's throughput in useful tokens a second, one figure a repeat."""
+    """A side's throughput in useful tokens a second, one value a repeat."""
 
     part: str
     name: str
@@ -39,7 +41,7 @@ class Result:
 
 
 def chosen(batches: Sequence[Sequence[Job]], repeat: int, *, whole: bool) -> list[Sequence[Job]]:
-    """The batches that a repeat runs: one, another each time, or all."""
+    """The batches that a repeat runs: all of them, or one, another in each repeat."""
     return list(batches) if whole else [batches[repeat % len(batches)]]
 
 
@@ -49,7 +51,7 @@ def make_batches(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
 
 
 def ours(part: str, engine: Engine, jobs: Sequence[Job], steering: tuple[SteeringSpec, ...]) -> Side:
-    """Our engine, serving everything."""
+    """Our engine. It serves everything."""
 
     def serve(_: int) -> tuple[int, float]:
         return total_tokens(jobs), workload_seconds(engine, jobs, steering)
@@ -69,7 +71,7 @@ def static(part: str, base: Any, jobs: Sequence[Job], size: int, *, whole: bool,
 
 
 def continuously(base: Any, jobs: Sequence[Job], at_once: int) -> Side:
-    """transformers' continuous batching, serving everything."""
+    """transformers' continuous batching. It serves everything."""
 
     def serve(_: int) -> tuple[int, float]:
         return total_tokens(jobs), continuous(base, jobs, at_once)[0]
@@ -92,23 +94,24 @@ def looped(loop: PublishedLoop, jobs: Sequence[Job], *, whole: bool) -> Side:
 
 
 def measure(sides: Sequence[Side], repeats: int) -> list[Result]:
-    """All sides, taking turns."""
-    rates: list[list[float]] = [[] for _ in sides]
-    for repeat in range(repeats):
-        for side, found in zip(sides, rates, strict=True):
+    """Every side's throughput. The sides take turns, and report on stderr as they finish."""
+
+    def timed(side: Side) -> Callable[[int], float]:
+        def run(repeat: int) -> float:
             tokens, seconds = side.serve(repeat)
-            found.append(tokens / seconds)
             sys.stderr.write(
                 f"{repeat + 1}/{repeats} {side.part}, {side.name}: {tokens} in {seconds:.1f} s\n"
             )
-    return [
-        Result(side.part, side.name, side.is_sampled, tuple(found))
-        for side, found in zip(sides, rates, strict=True)
-    ]
+            return tokens / seconds
+
+        return run
+
+    rates = take_turns({side: timed(side) for side in sides}, repeats, warm_up=0)
+    return [Result(side.part, side.name, side.is_sampled, found) for side, found in rates.items()]
 
 
 def ratios(results: Sequence[Result], part: str, peer: str) -> tuple[float, ...]:
-    """Ours over the best of the peer's arrangements, repeat by repeat."""
+    """Our throughput over that of the peer's best arrangement, repeat by repeat."""
     here = [result for result in results if result.part == part]
     mine = next(result.rates for result in here if result.name == "ours")
     theirs = zip(*(result.rates for result in here if result.name.startswith(peer)), strict=True)

@@ -1,0 +1,1 @@
+"""The systems that `benchmarks.peers` compares: ours, transformers', and the published loop."""

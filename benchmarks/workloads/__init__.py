@@ -1,0 +1,1 @@
+"""The models, tokenizers and requests that the benchmarks run."""
