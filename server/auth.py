@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from fastapi import Request
 
 from server.errors import ApiError
-from server.routes.common import service_of
+from server.service import service_of
 
 
 async def require_key(request: Request) -> None:

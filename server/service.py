@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
 
+from fastapi import Request
 from starlette.types import Scope
 
 from server.config import Config
@@ -17,53 +15,9 @@ from server.engines.port import EnginePort
 from server.engines.worker import EngineWorker
 from server.errors import ApiError, bad_request, echo, unavailable
 from server.protocol.common import SteeringChoice
+from server.served_base import ServedBase
 from server.telemetry.metrics import Metrics
-from server.tools.grammars import GrammarCompiler
 from steering.types import SteeringSpec
-
-Result = TypeVar("Result")
-
-
-class ServedBase:
-    """One base: its engine, the thread that runs it and those that tokenize and compile grammars for it."""
-
-    def __init__(self, worker: EngineWorker, *, max_prompt_bytes: int) -> None:
-        self._max_prompt_bytes = max_prompt_bytes
-        self.name = worker.name
-        self.engine = worker.engine
-        self.worker = worker
-        # One thread: a fast tokenizer must not be used by two at once, and the event loop must not wait for it.
-        self._tokenizing_now = 0
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"tokenize-{worker.name}")
-        self.grammars = GrammarCompiler(worker.name, worker.engine.base)
-        self.map_reports: dict[str, dict[str, Any]] = {}
-
-    def check_size(self, text: str) -> None:
-        """Raises a 413 for a text that is too long to be tokenized at all."""
-        # Most texts need not be encoded to know it: a character is one to four bytes.
-        if 4 * len(text) > self._max_prompt_bytes < len(text.encode()):
-            raise ApiError(
-                413, f"A prompt's text is longer than the limit of {self._max_prompt_bytes} bytes."
-            )
-
-    async def off_loop(self, function: Callable[[], Result]) -> Result:
-        """Runs `function`, which uses the tokenizer, off the event loop.
-
-        Raises a 429 where more wait for it than requests with a place in the queue, and as many again, ever do.
-        """
-        if self._tokenizing_now >= 2 * self.worker.capacity:
-            raise ApiError(429, f"The tokenizer of {self.name!r} has too much to do; try again later.")
-        self._tokenizing_now += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._tokenizing, function)
-        finally:
-            self._tokenizing_now -= 1
-
-    async def close(self) -> None:
-        """Ends its threads."""
-        await self.worker.stop()
-        self._tokenizing.shutdown(wait=False, cancel_futures=True)
-        self.grammars.close()
 
 
 class Service:
@@ -161,3 +115,11 @@ class Service:
             if spec.adapter in {other.adapter for other in chosen[:position]}:
                 raise bad_request(f"The adapter {spec.adapter!r} is named twice.", "steering")
         return base, chosen
+
+
+def service_of(request: Request) -> Service:
+    """The service of the app that answers this request."""
+    service = request.app.state.service
+    if not isinstance(service, Service):
+        raise RuntimeError("the app was not made by build_app")
+    return service

@@ -26,7 +26,7 @@ from server.config import Config
 from server.errors import ApiError, from_validation
 
 if TYPE_CHECKING:
-    from server.intake.planning import Plan
+    from server.intake.plan import Plan
     from server.service import Service
 
 Use = Annotated[str | None, typer.Option("--use", help="Which to ask: BASE or BASE:ADAPTER; the first base.")]

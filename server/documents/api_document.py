@@ -16,11 +16,11 @@ from pydantic import ByteSize
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
-from server.app import include_routes
 from server.config import Config
 from server.documents.openapi import ERRORS, HEADERS, document
 from server.documents.schema_text import bounds, default, type_text
 from server.errors import error_type
+from server.routes.routers import include_routes
 from server.telemetry.metrics import Metrics
 
 HEAD = """# The HTTP interface and the command line

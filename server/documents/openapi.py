@@ -14,7 +14,6 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.routing import compile_path
 
 from server.protocol.adapters import AdapterList, LoadAdapterRequest, LoadedAdapter, UnloadedAdapter
 from server.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
@@ -89,12 +88,6 @@ ROUTES: dict[tuple[str, str], Described] = {
     ("GET", "/metrics"): Described(None),
     ("GET", "/openapi.json"): Described(None),
 }
-
-
-def allowed_methods(path: str) -> str:
-    """The methods that routes of this path take, as in the header `allow`; "" where there is no such route."""
-    methods = [method for method, template in ROUTES if compile_path(template)[0].match(path)]
-    return ", ".join(sorted(methods))
 
 
 def document(app: FastAPI) -> dict[str, Any]:

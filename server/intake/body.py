@@ -9,8 +9,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from server.errors import ApiError, echo, from_validation
-from server.replies.streaming import ClientGoneError
+from server.errors import ApiError, ClientGoneError, echo, from_validation
 
 Body = TypeVar("Body", bound=BaseModel)
 

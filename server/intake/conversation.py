@@ -12,7 +12,7 @@ from server.errors import bad_request, echo
 from server.intake.specials import SpecialsMask
 from server.protocol.chat import Message
 from server.protocol.tools import Tool, ToolCall
-from server.service import ServedBase
+from server.served_base import ServedBase
 
 
 def encode_text(base: ServedBase, text: str, *, special: bool = True) -> list[int]:

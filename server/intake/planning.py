@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from server.errors import bad_request, echo
 from server.intake.conversation import chat_template, encode_messages, encode_text
+from server.intake.plan import Plan, Prompt
 from server.protocol.chat import ChatRequest
 from server.protocol.common import GenerationFields
 from server.protocol.completions import CompletionRequest
-from server.service import ServedBase, Service
+from server.served_base import ServedBase
+from server.service import Service
 from server.tools.grammars import answer_rule
 from server.tools.use import ToolUse, offered_tools, plan_tools
 from steering.engine.constraint import Constraint
-from steering.types import SamplingParams, SteeringSpec
+from steering.types import SamplingParams
 
 DEFAULT_MAX_TOKENS = 16
 _GREEDY_BELOW = 1e-5
 """A temperature below this would only overflow the scores that it divides."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A tokenized prompt; `text` is what an echo repeats, None where the client gave ids."""
-
-    ids: tuple[int, ...]
-    text: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One HTTP request, checked: `width` sequences for each prompt, of which `n` are returned."""
-
-    base: ServedBase
-    prompts: tuple[Prompt, ...]
-    n: int
-    width: int
-    sampling: SamplingParams
-    steering: tuple[SteeringSpec, ...]
-    stops: tuple[str, ...] = ()
-    include_stop: bool = False
-    echo: bool = False
-    logprobs: bool = False
-    constraint: Constraint | None = None
-    tools: ToolUse | None = None
 
 
 async def plan_completion(service: Service, body: CompletionRequest) -> Plan:

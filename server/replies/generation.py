@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from server.engines.jobs import Job, Place
 from server.errors import ApiError, bad_request, echo, unavailable
-from server.intake.planning import Plan
+from server.intake.plan import Plan
 from server.protocol.common import MAX_SEED
 from server.replies.sequences import ClientFinish, Delta, SequenceText
 from server.replies.tokens import PlacedToken

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Literal
 
 from mapping_cache import CanonicalVocabulary
-from server.intake.planning import Prompt
+from server.intake.plan import Prompt
 from server.replies.stops import StopMatcher
 from server.replies.tokens import PlacedToken
 from steering.crossing.text import TextStream

@@ -15,13 +15,11 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from server.errors import ClientGoneError
+
 Result = TypeVar("Result")
 
 DONE = "data: [DONE]\n\n"
-
-
-class ClientGoneError(Exception):
-    """The client has closed its connection; nobody reads the reply."""
 
 
 def event(content: str | Mapping[str, object]) -> str:

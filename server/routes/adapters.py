@@ -14,7 +14,7 @@ from server.protocol.adapters import (
     LoadedAdapter,
     UnloadedAdapter,
 )
-from server.routes.common import service_of
+from server.service import service_of
 
 router = APIRouter()
 admin = APIRouter(dependencies=[Depends(require_admin)])

@@ -28,8 +28,8 @@ from server.replies.sequences import Delta
 from server.replies.streaming import DONE
 from server.replies.tokens import PlacedToken
 from server.replies.wire import chat_logprobs, steered_by, usage
-from server.routes.common import chunk_event, ended_by, respond, service_of, wants_usage
-from server.service import Service
+from server.routes.common import chunk_event, ended_by, respond, wants_usage
+from server.service import Service, service_of
 
 router = APIRouter()
 

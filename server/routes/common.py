@@ -38,14 +38,6 @@ async def respond(request: Request, generation: Generation, reply: Reply, *, str
     return Response(body.model_dump_json(), media_type="application/json", headers=headers)
 
 
-def service_of(request: Request) -> Service:
-    """The service of the app that answers this request."""
-    service = request.app.state.service
-    if not isinstance(service, Service):
-        raise RuntimeError("the app was not made by build_app")
-    return service
-
-
 def wants_usage(options: StreamOptions | None, *, last: bool) -> bool:
     """Whether an event of a stream has the token counts: the last where they are asked for, or every one."""
     if options is None:

@@ -17,8 +17,8 @@ from server.protocol.models import (
     ModelList,
     ModelSteering,
 )
-from server.routes.common import service_of
-from server.service import ServedBase, Service
+from server.served_base import ServedBase
+from server.service import Service, service_of
 from steering.adapters import Adapter
 
 router = APIRouter()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from server.documents.openapi import document
 from server.errors import unavailable
 from server.protocol.operations import Status, Version
-from server.routes.common import service_of
+from server.service import service_of
 
 public = APIRouter()
 private = APIRouter()
@@ -51,6 +51,7 @@ async def metrics(request: Request) -> Response:
 
 
 @private.get("/openapi.json")
-async def openapi(request: Request) -> dict[str, object]:
+async def openapi(request: Request) -> dict[str, Any]:
     """The OpenAPI document of this server."""
-    return document(request.app)
+    content: dict[str, Any] = request.app.openapi()
+    return content

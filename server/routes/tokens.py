@@ -10,7 +10,7 @@ from server.intake.conversation import encode_messages, encode_text
 from server.protocol.operations import TokenizerInfo
 from server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from server.replies.tokens import token_text
-from server.routes.common import service_of
+from server.service import service_of
 from steering.crossing.text import decode
 
 router = APIRouter()

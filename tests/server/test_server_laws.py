@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from server.intake.planning import Prompt
+from server.intake.plan import Prompt
 from server.replies.sequences import Delta, SequenceText
 from server.replies.stops import StopMatcher
 from steering.types import FinishReason, StepOutput, TokenLogprob
