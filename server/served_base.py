@@ -7,11 +7,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from mapping_cache import CanonicalVocabulary, VocabularyMap, map_report
 from server.engines.worker import EngineWorker
 from server.errors import ApiError
 from server.tools.grammars import GrammarCompiler
+from steering.adapters import Adapter
 
 Result = TypeVar("Result")
+
+_MOST_REPORTS = 64
+"""Map reports kept for each base. Beyond that all are forgotten: old versions' are not asked for again."""
 
 
 class ServedBase:
@@ -25,8 +30,28 @@ class ServedBase:
         # One thread: a fast tokenizer must not be used by two at once, and the event loop must not wait for it.
         self._tokenizing_now = 0
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"tokenize-{worker.name}")
-        self.grammars = GrammarCompiler(worker.name, worker.engine.base)
-        self.map_reports: dict[str, dict[str, Any]] = {}
+        self.grammars = GrammarCompiler(worker.name, self.vocabulary, worker.engine.base.eos_token_ids)
+        self._map_reports: dict[str, dict[str, Any]] = {}
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base's own tokenizer, as transformers has it; for functions that `off_loop` runs."""
+        return self.engine.base.tokenizer
+
+    @property
+    def vocabulary(self) -> CanonicalVocabulary:
+        """The base's tokens as bytes, and its special tokens."""
+        return self.engine.base.vocabulary
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the base scores; their ids go from 0 to one less."""
+        return self.engine.base.vocab_size
+
+    @property
+    def max_model_len(self) -> int:
+        """The most tokens of a prompt and its completion together."""
+        return self.engine.max_model_len
 
     def check_size(self, text: str) -> None:
         """Raises a 413 for a text that is too long to be tokenized at all."""
@@ -48,6 +73,26 @@ class ServedBase:
             return await asyncio.get_running_loop().run_in_executor(self._tokenizing, function)
         finally:
             self._tokenizing_now -= 1
+
+    async def map_report(self, adapter: Adapter, vocabulary_map: VocabularyMap) -> dict[str, Any]:
+        """The report of an adapter's map. Made once for each version, since it keeps the tokenizer busy for a while."""
+        steering = adapter.models[0]
+
+        def make() -> dict[str, Any]:
+            return map_report(
+                vocabulary_map,
+                self.tokenizer,
+                steering.tokenizer,
+                base_vocabulary=self.vocabulary,
+                steering_vocabulary=steering.vocabulary,
+            )
+
+        report = self._map_reports.get(adapter.version)
+        if report is None:
+            report = self._map_reports[adapter.version] = await self.off_loop(make)
+        if len(self._map_reports) > _MOST_REPORTS:
+            self._map_reports.clear()
+        return report
 
     async def close(self) -> None:
         """Ends its threads."""

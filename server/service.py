@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from fastapi import Request
-from starlette.types import Scope
 
 from server.config import Config
 from server.engines.changes import AdapterChanges
@@ -43,19 +43,17 @@ class Service:
         }
         self.adapters = AdapterChanges(config, self.workers)
         self.created = int(time.time())
-        self.drop_connection: Callable[[Scope], None] = lambda scope: None
-        self.draining = False
-        self.started = False
+        self._phase: Literal["starting", "serving", "draining"] = "starting"
 
     def start(self) -> None:
         """Starts the workers; to be called on the event loop."""
         for base in self.bases.values():
             base.worker.start()
-        self.started = True
+        self._phase = "serving"
 
     def drain(self) -> None:
         """Refuses new generations from now on; those that run go on."""
-        self.draining = True
+        self._phase = "draining"
 
     def end_running(self) -> None:
         """Ends what still runs with a 503."""
@@ -75,9 +73,9 @@ class Service:
 
     def require_open(self) -> None:
         """Raises a 503 while the server starts or drains."""
-        if self.draining:
+        if self._phase == "draining":
             raise unavailable("The server is shutting down.")
-        if not self.started:
+        if self._phase == "starting":
             raise unavailable("The server is still starting.")
 
     def base(self, name: str | None) -> ServedBase:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from server.errors import ApiError
@@ -49,11 +49,15 @@ class Job:
         self.arrived = arrived
         self.admitted: asyncio.Future[tuple[ResolvedSteering, ...]] = loop.create_future()
         self.started: set[str] = set()
-        self.timer: asyncio.TimerHandle | None = None
         self._loop = loop
+        self._deadline: asyncio.TimerHandle | None = None
         self._unfinished = set(self.request_ids)
         self._backlog = backlog * len(self.request_ids)
         self._outputs: asyncio.Queue[StepOutput | ApiError] = asyncio.Queue()
+
+    def expire_after(self, seconds: float, expire: Callable[[Job], None]) -> None:
+        """Calls `expire` this long after the request arrived, unless every sequence has ended by then."""
+        self._deadline = self._loop.call_at(self.arrived + seconds, expire, self)
 
     def start(self, request_id: str) -> float:
         """Notes that a sequence runs for the first time; returns the seconds since the request arrived."""
@@ -63,8 +67,8 @@ class Job:
     def end(self, request_id: str) -> None:
         """Notes that a sequence has ended, in whatever way."""
         self._unfinished.discard(request_id)
-        if not self._unfinished and self.timer is not None:
-            self.timer.cancel()
+        if not self._unfinished and self._deadline is not None:
+            self._deadline.cancel()
 
     def put(self, output: StepOutput) -> bool:
         """Queues one output; never blocks. False, and all that waited is dropped, where it would be too much."""

@@ -168,7 +168,7 @@ class EngineWorker:
         self._reserved -= place.give_up()
         self._jobs.update((request_id, job) for request_id in job.request_ids)
         if self._limits.seconds is not None:
-            job.timer = loop.call_at(place.arrived + self._limits.seconds, self._expire, job)
+            job.expire_after(self._limits.seconds, self._expire)
         self._inbox.put(job)
         try:
             return job, await job.admitted

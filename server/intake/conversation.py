@@ -25,7 +25,7 @@ def encode_text(base: ServedBase, text: str, *, special: bool = True) -> list[in
 
 def _encode(base: ServedBase, text: str, *, special: bool = False, **options: bool) -> list[int]:
     base.check_size(text)
-    tokenizer: Any = base.engine.base.tokenizer
+    tokenizer = base.tokenizer
     # Not verbose: a text beyond the tokenizer's own limit is refused in our words, not logged in its.
     ids = tokenizer.encode(text, add_special_tokens=special, verbose=False, **options)
     return [int(token_id) for token_id in ids]
@@ -43,7 +43,7 @@ def encode_messages(
     Also where the template would leave the tools, or past calls of them, out of the prompt without a word.
     """
     turns = [_turn(message) for message in messages]
-    mask = SpecialsMask(base.engine.base.vocabulary.specials)
+    mask = SpecialsMask(base.vocabulary.specials)
     turns = [mask.hide(turn) for turn in turns]
     tools = [Tool.model_validate(mask.hide(tool.model_dump())) for tool in tools]
     text = _render(base, turns, tools, add_generation_prompt)
@@ -65,7 +65,7 @@ def encode_messages(
 
 def chat_template(base: ServedBase) -> str:
     """The base's chat template; where it has several, all of them. Raises a 400 where it has none."""
-    template = getattr(base.engine.base.tokenizer, "chat_template", None)
+    template = getattr(base.tokenizer, "chat_template", None)
     if not template:
         raise bad_request(f"The base {base.name!r} has no chat template; use /v1/completions.", "model")
     return "\n".join(template.values()) if isinstance(template, dict) else str(template)
@@ -75,7 +75,7 @@ def _render(
     base: ServedBase, turns: Sequence[dict[str, Any]], tools: Sequence[Tool], add_generation_prompt: bool
 ) -> str:
     chat_template(base)
-    tokenizer: Any = base.engine.base.tokenizer
+    tokenizer = base.tokenizer
     # Not every tokenizer's method takes tools: they are passed on only where there are some.
     offered = {"tools": [tool.model_dump(exclude_none=True) for tool in tools]} if tools else {}
     try:

@@ -75,7 +75,7 @@ async def plan_chat(service: Service, body: ChatRequest) -> Plan:
     ids = await base.off_loop(lambda: encode_messages(base, body.messages, tools=offered))
     tools = plan_tools(body, offered, chat_template(base))
     given = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    max_tokens = max(1, base.engine.max_model_len - len(ids)) if given is None else given
+    max_tokens = max(1, base.max_model_len - len(ids)) if given is None else given
     field = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     prompt = Prompt(tuple(ids))
     _check_prompt(base, prompt, max_tokens, "messages", field)
@@ -102,15 +102,13 @@ async def _constraint(base: ServedBase, body: GenerationFields, tools: ToolUse |
     if tools is not None and tools.demanded:
         if answer is not None:
             raise bad_request("`response_format` and a demanded call cannot both be had.", "response_format")
-        return await base.grammars.compile(
-            f"start: calls\n{tools.rules(base.engine.base.vocabulary)}", "tools"
-        )
+        return await base.grammars.compile(f"start: calls\n{tools.rules(base.vocabulary)}", "tools")
     if answer is None:
         return None
     if tools is None:
         return await base.grammars.compile(f"start: answer\n{answer}", "response_format")
     # The model chooses: a call, or an answer of this form.
-    rules = f"start: answer | calls\n{answer}{tools.rules(base.engine.base.vocabulary)}"
+    rules = f"start: answer | calls\n{answer}{tools.rules(base.vocabulary)}"
     return await base.grammars.compile(rules, "response_format")
 
 
@@ -132,7 +130,7 @@ def _check_fields(body: GenerationFields) -> None:
 
 
 def _check_prompt(base: ServedBase, prompt: Prompt, max_tokens: int, field: str, budget_field: str) -> None:
-    limit, length = base.engine.max_model_len, len(prompt.ids)
+    limit, length = base.max_model_len, len(prompt.ids)
     if length == 0:
         raise bad_request(f"`{field}` has no tokens; at least one is needed.", field)
     if length + min(1, max_tokens) > limit:
@@ -151,7 +149,7 @@ def _check_prompt(base: ServedBase, prompt: Prompt, max_tokens: int, field: str,
 
 
 def _check_ids(base: ServedBase, ids: tuple[int, ...], field: str) -> None:
-    size = base.engine.base.vocab_size
+    size = base.vocab_size
     wrong = next((token_id for token_id in ids if not 0 <= token_id < size), None)
     if wrong is not None:
         raise bad_request(f"`{field}` has the token id {echo(wrong)}; ids go from 0 to {size - 1}.", field)

@@ -138,10 +138,10 @@ class Generation:
 
 
 def _texts(plan: Plan) -> list[SequenceText]:
-    shown = {} if plan.tools is None else plan.tools.shown(plan.base.engine.base.vocabulary)
+    shown = {} if plan.tools is None else plan.tools.shown(plan.base.vocabulary)
     return [
         SequenceText(
-            plan.base.engine.base.vocabulary,
+            plan.base.vocabulary,
             prompt,
             plan.stops,
             include_stop=plan.include_stop,

@@ -113,7 +113,7 @@ class _Reply:
     def _logprobs(self, tokens: tuple[PlacedToken, ...]) -> ChatLogprobs | None:
         if not self._body.logprobs:
             return None
-        vocabulary = self._generation.plan.base.engine.base.vocabulary
+        vocabulary = self._generation.plan.base.vocabulary
         return chat_logprobs(
             vocabulary, tokens, top=self._body.top_logprobs or 0, details=bool(self._body.steering_details)
         )

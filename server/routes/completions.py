@@ -80,7 +80,7 @@ class _Reply:
     def _logprobs(self, tokens: tuple[PlacedToken, ...]) -> CompletionLogprobs | None:
         if self._body.logprobs is None:
             return None
-        vocabulary = self._generation.plan.base.engine.base.vocabulary
+        vocabulary = self._generation.plan.base.vocabulary
         return completion_logprobs(vocabulary, tokens, details=bool(self._body.steering_details))
 
     def _event(self, choices: list[CompletionChoice], *, last: bool = False) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from fastapi import APIRouter, Request
 
-from mapping_cache import VocabularyMap, map_report
+from mapping_cache import VocabularyMap
 from server.errors import ApiError, echo
 from server.protocol.models import (
     MapCard,
@@ -22,8 +21,6 @@ from server.service import Service, service_of
 from steering.adapters import Adapter
 
 router = APIRouter()
-
-_MOST_REPORTS = 64
 
 
 @router.get("/v1/models")
@@ -63,25 +60,8 @@ async def get_map(request: Request, base_name: str, adapter_name: str) -> MapCar
     if base is None or pair is None:
         raise ApiError(404, f"There is no map from {echo(repr(base_name))} to {echo(repr(adapter_name))}.")
     adapter, vocabulary_map = pair
-    steering = adapter.models[0]
-
-    def report() -> dict[str, Any]:
-        return map_report(
-            vocabulary_map,
-            base.engine.base.tokenizer,
-            steering.tokenizer,
-            base_vocabulary=base.engine.base.vocabulary,
-            steering_vocabulary=steering.vocabulary,
-        )
-
     card = _map_card(base, adapter_name, vocabulary_map)
-    # It takes the tokenizer for a while, so that it is made but once.
-    made = base.map_reports.get(adapter.version)
-    if made is None:
-        made = base.map_reports[adapter.version] = await base.off_loop(report)
-    if len(base.map_reports) > _MOST_REPORTS:
-        base.map_reports.clear()
-    return card.model_copy(update={"report": made})
+    return card.model_copy(update={"report": await base.map_report(adapter, vocabulary_map)})
 
 
 def _pair(base: ServedBase, name: str) -> tuple[Adapter, VocabularyMap] | None:
@@ -133,7 +113,7 @@ def _card(service: Service, base: ServedBase, pair: tuple[Adapter, VocabularyMap
         created=service.created,
         root=base.name,
         parent=None if pair is None else base.name,
-        max_model_len=base.engine.max_model_len,
+        max_model_len=base.max_model_len,
         steering=None if pair is None else _steering(*pair),
     )
 

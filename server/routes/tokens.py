@@ -33,10 +33,10 @@ async def tokenize(request: Request) -> Tokenized:
         return encode_text(base, prompt or "", special=body.add_special_tokens is not False)
 
     tokens = await base.off_loop(encode)
-    vocabulary = base.engine.base.vocabulary
+    vocabulary = base.vocabulary
     return Tokenized(
         count=len(tokens),
-        max_model_len=base.engine.max_model_len,
+        max_model_len=base.max_model_len,
         tokens=tokens,
         token_strs=[token_text(vocabulary, token) for token in tokens] if body.return_token_strs else None,
     )
@@ -48,7 +48,7 @@ async def detokenize(request: Request) -> Detokenized:
     service = service_of(request)
     body = await read_body(request, DetokenizeRequest, service.config.max_body_bytes)
     base = service.base(body.model)
-    vocabulary = base.engine.base.vocabulary
+    vocabulary = base.vocabulary
     wrong = next((token for token in body.tokens if not 0 <= token < len(vocabulary)), None)
     if wrong is not None:
         raise bad_request(
@@ -61,11 +61,11 @@ async def detokenize(request: Request) -> Detokenized:
 async def tokenizer_info(request: Request, model: str | None = None) -> TokenizerInfo:
     """The tokenizer's class, special tokens and chat template."""
     base = service_of(request).base(model)
-    tokenizer = base.engine.base.tokenizer
+    tokenizer = base.tokenizer
     return TokenizerInfo(
         tokenizer_class=type(tokenizer).__name__,
-        vocab_size=base.engine.base.vocab_size,
-        model_max_length=base.engine.max_model_len,
+        vocab_size=base.vocab_size,
+        model_max_length=base.max_model_len,
         bos_token=getattr(tokenizer, "bos_token", None),
         eos_token=getattr(tokenizer, "eos_token", None),
         pad_token=getattr(tokenizer, "pad_token", None),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from mapping_cache import CanonicalVocabulary
 from server.errors import bad_request, echo
 from server.protocol.common import ResponseFormat
 from steering.engine.constraint import Constraint, ConstraintCompiler, ConstraintError
-from steering.model.loaded_model import LoadedModel
 
 _COMPILE_SECONDS = 10.0
 MAX_SCHEMA_BYTES = 2**16
@@ -41,8 +41,9 @@ def answer_rule(response_format: ResponseFormat | None) -> str | None:
 class GrammarCompiler:
     """Compiles grammars for one base in a thread of its own: neither the event loop nor the engine waits for one."""
 
-    def __init__(self, name: str, base: LoadedModel) -> None:
-        self._base = base
+    def __init__(self, name: str, vocabulary: CanonicalVocabulary, eos_token_ids: Collection[int]) -> None:
+        self._vocabulary = vocabulary
+        self._eos_token_ids = eos_token_ids
         self._compiler: ConstraintCompiler | None = None
         # One thread: a client with slow grammars keeps other grammars waiting, but nothing else.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"grammar-{name}")
@@ -65,5 +66,5 @@ class GrammarCompiler:
 
     def _compile(self, rules: str) -> Constraint:
         if self._compiler is None:
-            self._compiler = ConstraintCompiler(self._base.vocabulary, self._base.eos_token_ids)
+            self._compiler = ConstraintCompiler(self._vocabulary, self._eos_token_ids)
         return self._compiler.compile(rules)
