@@ -15,7 +15,7 @@ from server.documents.openapi import document
 from server.engines.loading import Progress, load_engines
 from server.engines.port import EnginePort
 from server.middleware import RequestMiddleware
-from server.replies.wire import STEERING_HEADER
+from server.replies.steering_fields import STEERING_HEADER
 from server.routes.routers import include_routes
 from server.service import Service
 from server.telemetry.request_record import REQUEST_ID_HEADER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -20,14 +20,14 @@ _MOST_REPORTS = 64
 
 
 class ServedBase:
-    """One base: its engine, the thread that runs it and those that tokenize and compile grammars for it."""
+    """A base: its engine, the thread that runs it, one that tokenizes and one that compiles grammars."""
 
     def __init__(self, worker: EngineWorker, *, max_prompt_bytes: int) -> None:
         self._max_prompt_bytes = max_prompt_bytes
         self.name = worker.name
         self.engine = worker.engine
         self.worker = worker
-        # One thread: a fast tokenizer must not be used by two at once, and the event loop must not wait for it.
+        # One thread, because two must not use a fast tokenizer at once, and the event loop must not wait for it.
         self._tokenizing_now = 0
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"tokenize-{worker.name}")
         self.grammars = GrammarCompiler(worker.name, self.vocabulary, worker.engine.base.eos_token_ids)
@@ -53,18 +53,40 @@ class ServedBase:
         """The most tokens of a prompt and its completion together."""
         return self.engine.max_model_len
 
+    def adapter_map(self, name: str) -> tuple[Adapter, VocabularyMap] | None:
+        """The adapter of this name and its map; None where no such adapter is loaded.
+
+        The engine's thread may unload or replace the adapter between any two lines here.
+        """
+        while (adapter := self.engine.adapters().get(name)) is not None:
+            try:
+                vocabulary_map = self.engine.vocabulary_map(name)
+            except KeyError:
+                return None
+            if self.engine.adapters().get(name) is adapter:
+                return adapter, vocabulary_map
+        return None
+
+    def adapter_maps(self) -> Iterator[tuple[Adapter, VocabularyMap]]:
+        """Every loaded adapter and its map."""
+        for name in self.engine.adapters():
+            pair = self.adapter_map(name)
+            if pair is not None:
+                yield pair
+
     def check_size(self, text: str) -> None:
-        """Raises a 413 for a text that is too long to be tokenized at all."""
-        # Most texts need not be encoded to know it: a character is one to four bytes.
+        """Raises a 413 for a text of more than `max_prompt_bytes` bytes, which is not worth tokenizing."""
+        # A character is one to four bytes, so most texts need not be encoded to be measured.
         if 4 * len(text) > self._max_prompt_bytes < len(text.encode()):
             raise ApiError(
                 413, f"A prompt's text is longer than the limit of {self._max_prompt_bytes} bytes."
             )
 
     async def off_loop(self, function: Callable[[], Result]) -> Result:
-        """Runs `function`, which uses the tokenizer, off the event loop.
+        """Runs `function`, which uses the tokenizer, in the tokenizing thread.
 
-        Raises a 429 where more wait for it than requests with a place in the queue, and as many again, ever do.
+        Raises a 429 while `2 * worker.capacity` functions wait or run. Requests that generate have a place in the
+        queue, so they need no more than half of that; the tokenizer routes take no place, and use the rest.
         """
         if self._tokenizing_now >= 2 * self.worker.capacity:
             raise ApiError(429, f"The tokenizer of {self.name!r} has too much to do; try again later.")
@@ -95,7 +117,7 @@ class ServedBase:
         return report
 
     async def close(self) -> None:
-        """Ends its threads."""
+        """Ends the three threads; unfinished requests get a 503."""
         await self.worker.stop()
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
         self.grammars.close()

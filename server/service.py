@@ -1,4 +1,4 @@
-"""What an app serves: its bases, each with its worker, and how a request's `model` and `steering` choose among them."""
+"""What an app serves: its bases, and how a request's `model` and `steering` choose among bases and adapters."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Literal
 from fastapi import Request
 
 from server.config import Config
-from server.engines.changes import AdapterChanges
+from server.engines.adapter_changes import AdapterChanges
 from server.engines.jobs import JobLimits
 from server.engines.port import EnginePort
 from server.engines.worker import EngineWorker
 from server.errors import ApiError, bad_request, echo, unavailable
-from server.protocol.common import SteeringChoice
+from server.protocol.steering import SteeringChoice
 from server.served_base import ServedBase
 from server.telemetry.metrics import Metrics
 from steering.types import SteeringSpec
 
 
 class Service:
-    """The state of one app. Event loop only."""
+    """The state of one app. Event loop only. Raises ValueError where there are no engines."""
 
     def __init__(self, config: Config, engines: Mapping[str, EnginePort]) -> None:
         if not engines:
             raise ValueError("a server needs at least one base")
         self.config = config
+        # The metrics read the workers' gauges, and the workers report to the metrics: the dictionary ties the knot.
         self.workers: dict[str, EngineWorker] = {}
         self.metrics = Metrics(self.workers)
         for name, engine in engines.items():
@@ -46,29 +47,29 @@ class Service:
         self._phase: Literal["starting", "serving", "draining"] = "starting"
 
     def start(self) -> None:
-        """Starts the workers; to be called on the event loop."""
+        """Starts the workers. Must be called on the event loop."""
         for base in self.bases.values():
             base.worker.start()
         self._phase = "serving"
 
     def drain(self) -> None:
-        """Refuses new generations from now on; those that run go on."""
+        """Refuses new generations from now on; running ones go on."""
         self._phase = "draining"
 
     def end_running(self) -> None:
-        """Ends what still runs with a 503."""
+        """Ends every running request with a 503."""
         for worker in self.workers.values():
             worker.end_all("The server is shutting down.")
 
     async def close(self) -> None:
-        """Stops everything."""
+        """Drains, then stops every base."""
         self.drain()
         for base in self.bases.values():
             await base.close()
 
     @property
     def failure(self) -> str | None:
-        """Why the server is not alive, where an engine has died."""
+        """Why an engine has died; None while all are alive."""
         return next((base.worker.failure for base in self.bases.values() if base.worker.failure), None)
 
     def require_open(self) -> None:
@@ -79,7 +80,7 @@ class Service:
             raise unavailable("The server is still starting.")
 
     def base(self, name: str | None) -> ServedBase:
-        """The base that a model's name begins with, or the first where none is named; raises a 404."""
+        """The base in a model's name, which is `BASE` or `BASE:ADAPTER`; the first base for None. Raises a 404."""
         if name is None:
             return next(iter(self.bases.values()))
         base_name, colon, adapter = name.partition(":")
@@ -91,7 +92,7 @@ class Service:
     def choose(
         self, model: str, steering: Sequence[SteeringChoice] | None
     ) -> tuple[ServedBase, tuple[SteeringSpec, ...]]:
-        """The base and the adapters that a request names; raises a 404 or 400 that names the field."""
+        """The base and the adapters that a request names; raises a 404 or 400 that names the field at fault."""
         base = self.base(model)
         _, colon, adapter = model.partition(":")
         if colon and steering:
@@ -116,7 +117,7 @@ class Service:
 
 
 def service_of(request: Request) -> Service:
-    """The service of the app that answers this request."""
+    """The service of the app that answers `request`."""
     service = request.app.state.service
     if not isinstance(service, Service):
         raise RuntimeError("the app was not made by build_app")

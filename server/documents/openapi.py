@@ -20,9 +20,15 @@ from server.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
 from server.protocol.completions import Completion, CompletionRequest
 from server.protocol.failures import ErrorReply
 from server.protocol.models import MapCard, MapList, ModelCard, ModelList
-from server.protocol.operations import Status, TokenizerInfo, Version
-from server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from server.replies.wire import STEERING_HEADER
+from server.protocol.operations import Status, Version
+from server.protocol.tokens import (
+    Detokenized,
+    DetokenizeRequest,
+    Tokenized,
+    TokenizeRequest,
+    TokenizerInfo,
+)
+from server.replies.steering_fields import STEERING_HEADER
 
 _SCHEMAS = "#/components/schemas/{model}"
 _JSON = "application/json"

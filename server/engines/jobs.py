@@ -1,4 +1,4 @@
-"""What one HTTP request has in an engine: its place in the queue, then its sequences. Event loop only."""
+"""What one HTTP request has at an engine: reserved places in its queue, then a job. Event loop only."""
 
 from __future__ import annotations
 
@@ -13,27 +13,31 @@ from steering.types import Request, ResolvedSteering, StepOutput
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """`seconds`: from a request's arrival to its end. `backlog`: outputs a sequence that may wait for the client."""
+    """Limits on each job.
+
+    `seconds`: how long after the request's arrival it must have ended; None for no limit. `backlog`: how many outputs
+    of each sequence may wait for the client.
+    """
 
     seconds: float | None = None
     backlog: int = 1024
 
 
 @dataclass(slots=True)
-class Place:
-    """Room that is kept for `count` sequences. `arrived`: by the event loop's clock."""
+class Reservation:
+    """Places in the queue for `count` sequences. `arrived` is the request's arrival by the event loop's clock."""
 
     count: int
     arrived: float
 
     def give_up(self) -> int:
-        """How many sequences it kept room for; none from now on."""
+        """Reserves nothing from now on; returns how many places there were."""
         count, self.count = self.count, 0
         return count
 
 
 class Job:
-    """Some sequences, and a bounded queue of their outputs."""
+    """The sequences of one request, with a bounded queue of their outputs."""
 
     def __init__(
         self,
@@ -71,7 +75,7 @@ class Job:
             self._deadline.cancel()
 
     def put(self, output: StepOutput) -> bool:
-        """Queues one output; never blocks. False, and all that waited is dropped, where it would be too much."""
+        """Queues one output without blocking. Where the queue is full, empties it and returns False."""
         if self._outputs.qsize() >= self._backlog:
             while not self._outputs.empty():
                 self._outputs.get_nowait()

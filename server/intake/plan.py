@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.served_base import ServedBase
-from server.tools.use import ToolUse
+from server.tools.tool_use import ToolUse
 from steering.engine.constraint import Constraint
 from steering.types import SamplingParams, SteeringSpec
 

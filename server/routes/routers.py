@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from server.auth import require_key
-from server.routes import adapters, chat, completions, models, operations, tokens
+from server.routes import adapters, chat, completions, maps, models, operations, tokens
 
 _PUBLIC = (operations.public,)
 _GUARDED = (
@@ -14,6 +14,7 @@ _GUARDED = (
     completions.router,
     chat.router,
     models.router,
+    maps.router,
     tokens.router,
     adapters.router,
     adapters.admin,

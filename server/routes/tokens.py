@@ -6,10 +6,15 @@ from fastapi import APIRouter, Request
 
 from server.errors import bad_request, echo
 from server.intake.body import read_body
-from server.intake.conversation import encode_messages, encode_text
-from server.protocol.operations import TokenizerInfo
-from server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from server.replies.tokens import token_text
+from server.intake.encoding import encode_messages, encode_text
+from server.protocol.tokens import (
+    Detokenized,
+    DetokenizeRequest,
+    Tokenized,
+    TokenizeRequest,
+    TokenizerInfo,
+)
+from server.replies.token_text import token_text
 from server.service import service_of
 from steering.crossing.text import decode
 
@@ -18,9 +23,9 @@ router = APIRouter()
 
 @router.post("/tokenize")
 async def tokenize(request: Request) -> Tokenized:
-    """A text's, or a conversation's, token ids."""
+    """Turns a text or a conversation into token ids."""
     service = service_of(request)
-    body = await read_body(request, TokenizeRequest, service.config.max_body_bytes)
+    body = await read_body(request, TokenizeRequest, service.config)
     base = service.base(body.model)
     messages, prompt = body.messages, body.prompt
     if (messages is None) == (prompt is None):
@@ -28,8 +33,8 @@ async def tokenize(request: Request) -> Tokenized:
 
     def encode() -> list[int]:
         if messages is not None:
-            generation = body.add_generation_prompt is not False
-            return encode_messages(base, messages, add_generation_prompt=generation)
+            add = body.add_generation_prompt is not False
+            return encode_messages(base, messages, add_generation_prompt=add)
         return encode_text(base, prompt or "", special=body.add_special_tokens is not False)
 
     tokens = await base.off_loop(encode)
@@ -44,9 +49,9 @@ async def tokenize(request: Request) -> Tokenized:
 
 @router.post("/detokenize")
 async def detokenize(request: Request) -> Detokenized:
-    """The text of token ids."""
+    """Turns token ids into text."""
     service = service_of(request)
-    body = await read_body(request, DetokenizeRequest, service.config.max_body_bytes)
+    body = await read_body(request, DetokenizeRequest, service.config)
     base = service.base(body.model)
     vocabulary = base.vocabulary
     wrong = next((token for token in body.tokens if not 0 <= token < len(vocabulary)), None)
@@ -59,7 +64,7 @@ async def detokenize(request: Request) -> Detokenized:
 
 @router.get("/tokenizer_info")
 async def tokenizer_info(request: Request, model: str | None = None) -> TokenizerInfo:
-    """The tokenizer's class, special tokens and chat template."""
+    """Describes a base's tokenizer: its class, special tokens and chat template."""
     base = service_of(request).base(model)
     tokenizer = base.tokenizer
     return TokenizerInfo(

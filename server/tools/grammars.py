@@ -10,7 +10,7 @@ from typing import Any
 
 from mapping_cache import CanonicalVocabulary
 from server.errors import bad_request, echo
-from server.protocol.common import ResponseFormat
+from server.protocol.response_format import ResponseFormat
 from steering.engine.constraint import Constraint, ConstraintCompiler, ConstraintError
 
 _COMPILE_SECONDS = 10.0

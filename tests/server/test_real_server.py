@@ -17,7 +17,7 @@ import pytest
 from server.app import build_app
 from server.config import load_config
 from server.http_server import make_server
-from server.replies.tokens import token_text
+from server.replies.token_text import token_text
 from server.service import Service
 from tests.models import save_folder, tiny_model, tokenizer_byte_level, tokenizer_sentencepiece
 

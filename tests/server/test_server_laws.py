@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from server.intake.plan import Prompt
-from server.replies.sequences import Delta, SequenceText
-from server.replies.stops import StopMatcher
+from server.replies.sequence_text import Delta, SequenceText
+from server.replies.stop_strings import StopMatcher
 from steering.types import FinishReason, StepOutput, TokenLogprob
 from tests.server.fakes import EOS, VOCABULARY, FakeEngine
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from server.protocol.chat import ChatRequest
-from server.protocol.common import SteeringChoice
 from server.protocol.completions import CompletionRequest
+from server.protocol.steering import SteeringChoice
 from tests.server.hostile.attack import BASICS, CHAT, COMPLETIONS, Attack
 
 # What is a number in JSON's eyes or nearly so; each field sees all of them and its own bounds.

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from steering.types import Request
 from tests.server.fakes import EOS, FakeEngine
+from tests.server_thread import wait_for
 
 USER = [{"role": "user", "content": "hi"}]
 
@@ -157,7 +158,9 @@ def test_a_stop_string_ends_the_engines_work(
     choice = body["choices"][0]
     assert (choice["text"], choice["finish_reason"], choice["stop_reason"]) == (text, "stop", "wor")
     assert body["usage"]["completion_tokens"] == 9
-    assert engine.running == {}
+    # The engine's thread aborts the sequence between two steps, perhaps after the reply.
+    wait_for(lambda: engine.running == {})
+    assert engine.aborted
 
 
 def test_min_tokens_go_before_stop_strings(client: TestClient) -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from mapping_cache import CanonicalVocabulary
 from server.protocol.tools import FunctionSpec
-from server.tools.calls import ToolCallReader
-from server.tools.formats import Call, HermesCalls, LlamaCalls, MistralCalls, ToolFormat, find_format
-from server.tools.use import ToolUse
+from server.tools.call_formats import Call, HermesCalls, LlamaCalls, MistralCalls, ToolFormat, find_format
+from server.tools.call_reader import ToolCallReader
+from server.tools.tool_use import ToolUse
 from steering.engine.constraint import ConstraintCompiler
 from tests.server.fakes import EOS, VOCABULARY
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from server.tools.formats import Call, NotACallError, ToolFormat
+from server.tools.call_formats import Call, NotACallError, ToolFormat
 
 
 class ToolCallReader:

@@ -9,8 +9,8 @@ from mapping_cache import CanonicalVocabulary
 from server.errors import bad_request, echo
 from server.protocol.chat import ChatRequest
 from server.protocol.tools import FunctionSpec, NamedTool, Tool
-from server.tools.calls import ToolCallReader
-from server.tools.formats import ToolFormat, find_format
+from server.tools.call_formats import ToolFormat, find_format
+from server.tools.call_reader import ToolCallReader
 from server.tools.grammars import json_rule
 
 
