@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from steering.types import Request
+from steering.types import Request, StepOutput
 from tests.server.fakes import EOS, FakeEngine
 from tests.server_thread import wait_for
 
@@ -153,8 +154,17 @@ def test_half_a_character_is_told_by_its_bytes(client: TestClient, engine: FakeE
 def test_a_stop_string_ends_the_engines_work(
     client: TestClient, engine: FakeEngine, include: bool, text: str
 ) -> None:
-    engine.say = lambda request: b"hello world" * 4
-    body = complete(client, stop=["wor"], include_stop_str_in_output=include, max_tokens=40)
+    # Long and slow, so that the engine is still at it when the stop string is found.
+    engine.max_model_len = 10**6
+    step = engine.step
+
+    def slow_step() -> list[StepOutput]:
+        time.sleep(0.001)
+        return step()
+
+    engine.step = slow_step  # type: ignore[method-assign]
+    engine.say = lambda request: b"hello world" * 1000
+    body = complete(client, stop=["wor"], include_stop_str_in_output=include, max_tokens=20_000)
     choice = body["choices"][0]
     assert (choice["text"], choice["finish_reason"], choice["stop_reason"]) == (text, "stop", "wor")
     assert body["usage"]["completion_tokens"] == 9
