@@ -1,4 +1,4 @@
-"""What goes wrong below the JSON: content types, lengths, encodings, headers, slow and broken-off senders."""
+"""Faults below the JSON: content types, lengths, encodings, headers, slow clients and broken connections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def head(length: int | None, *more: bytes, path: str = COMPLETIONS, method: str 
 
 
 def told(opened: socket.socket) -> bytes:
-    """What the server says until it hangs up or has said all."""
+    """The bytes that the server sends, up to the end of its reply or of the connection."""
     said = b""
     try:
         while part := opened.recv(65536):
@@ -155,7 +155,7 @@ def test_of_a_key_given_twice_the_last_counts(attack: Attack) -> None:
     attack.refuse(
         COMPLETIONS, content=GOOD[:-1] + b', "max_tokens": 4, "max_tokens": -1}', param="max_tokens"
     )
-    # A thousand times the same key is one key.
+    # A key that is repeated a thousand times is one key.
     assert attack.send(COMPLETIONS, content=GOOD[:-1] + b', "user": "a"' * 1000 + b"}").status_code == 200
 
 
@@ -175,7 +175,7 @@ def test_a_slow_body_is_given_up(server: ServerProcess, attack: Attack) -> None:
         opened.settimeout(0.05)
         said = b""
         for byte in GOOD:
-            # One byte at a time is never silence, and still takes too long.
+            # A byte every 0.1 seconds keeps the connection active, and the body still takes too long.
             try:
                 opened.sendall(bytes((byte,)))
                 said += opened.recv(65536)
@@ -190,7 +190,7 @@ def test_a_slow_body_is_given_up(server: ServerProcess, attack: Attack) -> None:
         attack.canary()
 
 
-def test_many_slow_bodies_hold_nobody_up(server: ServerProcess, attack: Attack) -> None:
+def test_many_slow_bodies_do_not_delay_others(server: ServerProcess, attack: Attack) -> None:
     opened = [socket.create_connection(server.address, timeout=15) for _ in range(60)]
     for each in opened:
         each.sendall(head(1_000_000) + b'{"model": "bytes", ')
@@ -242,7 +242,7 @@ def test_three_hundred_headers(server: ServerProcess, attack: Attack) -> None:
 @pytest.mark.parametrize(
     "line", [b"GET", b"GET /health", b"GET / HTTP/9.9", b"\x16\x03\x01\x02\x00", b"PRI * HTTP/2.0", b""]
 )
-def test_what_is_not_http(server: ServerProcess, attack: Attack, line: bytes) -> None:
+def test_a_request_that_is_not_http(server: ServerProcess, attack: Attack, line: bytes) -> None:
     with connection(server) as opened:
         opened.sendall(line + b"\r\n\r\n")
         opened.shutdown(socket.SHUT_WR)
@@ -340,12 +340,12 @@ def test_pipelined_requests_are_answered_in_turn(server: ServerProcess, attack: 
     attack.canary()
 
 
-def test_who_hangs_up_at_once_costs_nothing(server: ServerProcess, attack: Attack) -> None:
+def test_clients_that_disconnect_at_once_leave_nothing_running(server: ServerProcess, attack: Attack) -> None:
     body = json.dumps({**COMPLETION, "max_tokens": 200, "n": 4, "stream": True}).encode()
     for _ in range(30):
         with connection(server) as opened:
             opened.sendall(head(len(body)) + body)
-    # Until the server has noticed, they may fill its queue.
+    # Until the server notices the disconnects, they may fill its queue.
     deadline = time.monotonic() + 20
     with server.client() as client:
         while client.post(COMPLETIONS, json=COMPLETION).status_code == 429:

@@ -1,4 +1,4 @@
-"""Completions and chat over the fake engine: what is asked for is what comes back."""
+"""Completions and chat over the fake engine: each field of a request and of its reply."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_half_a_character_is_told_by_its_bytes(client: TestClient, engine: FakeE
 def test_a_stop_string_ends_the_engines_work(
     client: TestClient, engine: FakeEngine, include: bool, text: str
 ) -> None:
-    # Long and slow, so that the engine is still at it when the stop string is found.
+    # Long and slow, so that the engine is still running when the stop string is found.
     engine.max_model_len = 10**6
     step = engine.step
 
@@ -237,7 +237,7 @@ def test_chat_streams_role_then_text_then_usage(client: TestClient) -> None:
         assert all(len(entry["top_logprobs"]) == 1 for entry in entries)
     assert chunks[-1]["choices"] == []
     assert chunks[-1]["usage"]["completion_tokens"] == 24
-    # As OpenAI has it: null in every event but the last.
+    # Null in every event but the last, as in OpenAI's.
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
 
 
