@@ -19,7 +19,7 @@ from server.middleware import DROP_CONNECTION
 from server.service import Service
 
 _FLUSH_SECONDS = 2
-"""How long connections have, once draining has ended, to send what is still buffered."""
+"""The time that connections have, once draining has ended, to send their buffers."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -86,7 +86,7 @@ class DrainingServer(uvicorn.Server):
         await self._app(scope, receive, send)
 
     def _drop(self, scope: Scope) -> None:
-        """Closes a request's connection without sending what is buffered: its client does not read."""
+        """Closes a request's connection without sending its buffer, because the client does not read."""
         for connection in list(self.server_state.connections):
             protocol: Any = connection
             if protocol.cycle is not None and protocol.cycle.scope is scope:

@@ -16,7 +16,7 @@ from steering.adapters import Adapter
 Result = TypeVar("Result")
 
 _MOST_REPORTS = 64
-"""Map reports kept for each base. Beyond that all are forgotten: old versions' are not asked for again."""
+"""The most map reports that a base keeps. Beyond that all are dropped, among them those of unloaded versions."""
 
 
 class ServedBase:
@@ -27,10 +27,10 @@ class ServedBase:
         self.name = worker.name
         self.engine = worker.engine
         self.worker = worker
-        # One thread, because two must not use a fast tokenizer at once, and the event loop must not wait for it.
-        self._tokenizing_now = 0
+        # A thread, so that the event loop does not wait; one, because two must not use a fast tokenizer at once.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"tokenize-{worker.name}")
         self.grammars = GrammarCompiler(worker.name, self.vocabulary, worker.engine.base.eos_token_ids)
+        self._tokenizing_now = 0
         self._map_reports: dict[str, dict[str, Any]] = {}
 
     @property
@@ -45,7 +45,7 @@ class ServedBase:
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens the base scores; their ids go from 0 to one less."""
+        """The number of tokens that the base scores; ids go from 0 to `vocab_size - 1`."""
         return self.engine.base.vocab_size
 
     @property
@@ -56,7 +56,7 @@ class ServedBase:
     def adapter_map(self, name: str) -> tuple[Adapter, VocabularyMap] | None:
         """The adapter of this name and its map; None where no such adapter is loaded.
 
-        The engine's thread may unload or replace the adapter between any two lines here.
+        The engine's thread may replace or unload the adapter while this reads it, so it reads until both match.
         """
         while (adapter := self.engine.adapters().get(name)) is not None:
             try:
@@ -75,7 +75,7 @@ class ServedBase:
                 yield pair
 
     def check_size(self, text: str) -> None:
-        """Raises a 413 for a text of more than `max_prompt_bytes` bytes, which is not worth tokenizing."""
+        """Raises a 413 for a text of more than `max_prompt_bytes` bytes, before any time is spent on tokenizing it."""
         # A character is one to four bytes, so most texts need not be encoded to be measured.
         if 4 * len(text) > self._max_prompt_bytes < len(text.encode()):
             raise ApiError(
@@ -97,7 +97,7 @@ class ServedBase:
             self._tokenizing_now -= 1
 
     async def map_report(self, adapter: Adapter, vocabulary_map: VocabularyMap) -> dict[str, Any]:
-        """The report of an adapter's map. Made once for each version, since it keeps the tokenizer busy for a while."""
+        """The report of an adapter's map, kept for each version: making it occupies the tokenizer for a while."""
         steering = adapter.models[0]
 
         def make() -> dict[str, Any]:

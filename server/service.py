@@ -1,4 +1,4 @@
-"""What an app serves: its bases, and how a request's `model` and `steering` choose among bases and adapters."""
+"""The bases that an app serves, and the choice of base and adapters by a request's `model` and `steering`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Service:
         if not engines:
             raise ValueError("a server needs at least one base")
         self.config = config
-        # The metrics read the workers' gauges, and the workers report to the metrics: the dictionary ties the knot.
+        # The metrics read the workers, and the workers report to the metrics: so the metrics get the dictionary first,
+        # and the workers are put into it afterwards.
         self.workers: dict[str, EngineWorker] = {}
         self.metrics = Metrics(self.workers)
         for name, engine in engines.items():
@@ -69,7 +70,7 @@ class Service:
 
     @property
     def failure(self) -> str | None:
-        """Why an engine has died; None while all are alive."""
+        """The message about the first engine that has died; None while all are alive."""
         return next((base.worker.failure for base in self.bases.values() if base.worker.failure), None)
 
     def require_open(self) -> None:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 LoadAdapter = Callable[..., Adapter]
 
 UNLOAD_WAIT_SECONDS = 30.0
-"""How long the reply to an unloading waits for the last reader. The adapter itself stays until the last reader ends."""
+"""The longest that the reply to an unloading waits for the last reader. The adapter stays until the reader ends."""
 
 
 class AdapterChanges:
@@ -129,7 +129,7 @@ class AdapterChanges:
 
     def _prepare(self, name: str, path: str) -> tuple[Adapter, dict[str, Any]]:
         folder = adapter_folder(path, [Path(root) for root in self._config.adapters_dir])
-        # A load whose client has left may still be running; two at once would need twice the memory.
+        # A load whose client has left may still be running, and loads must not overlap.
         with self._preparing:
             adapter = self._load(name, folder, device=self._config.device, dtype=self._config.dtype)
             return adapter, {

@@ -1,4 +1,4 @@
-"""What one HTTP request has at an engine: reserved places in its queue, then a job. Event loop only."""
+"""The reservation and then the job that one HTTP request has at an engine. Event loop only."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Job:
         return self._loop.time() - self.arrived
 
     def end(self, request_id: str) -> None:
-        """Notes that a sequence has ended, in whatever way."""
+        """Notes that a sequence has ended, for any reason."""
         self._unfinished.discard(request_id)
         if not self._unfinished and self._deadline is not None:
             self._deadline.cancel()

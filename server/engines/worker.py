@@ -25,7 +25,7 @@ from steering.types import EngineStats, InvalidRequestError, Request, ResolvedSt
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10.0
-"""How long a stopping worker waits for its engine's current step."""
+"""The longest that a stopping worker waits for its engine's current step."""
 
 
 class _Errand:
@@ -81,7 +81,7 @@ class EngineWorker:
         return len(self._jobs) + self._reserved
 
     def load(self) -> tuple[Counter[str], Counter[str]]:
-        """How many sequences run and how many wait, by adapter label."""
+        """The numbers of running and of waiting sequences, by adapter label."""
         running: Counter[str] = Counter()
         waiting: Counter[str] = Counter()
         for request_id, job in self._jobs.items():

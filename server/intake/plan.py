@@ -20,7 +20,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one HTTP request runs: `width` sequences for each prompt, of which the best `n` are returned."""
+    """The work of one HTTP request: `width` sequences for each prompt, of which the best `n` are returned."""
 
     base: ServedBase
     prompts: tuple[Prompt, ...]

@@ -1,4 +1,4 @@
-"""How the engine samples a request: its fields with their defaults filled in."""
+"""The sampling parameters of a request, with defaults for the fields that it leaves out."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class TokenEntry(TopLogprob):
 
 
 class ChatLogprobs(ReplyObject):
-    """The logprobs of an answer, or of what an event adds to it."""
+    """The logprobs of an answer, or of the part that an event adds."""
 
     content: list[TokenEntry]
     """one entry for each token"""
@@ -181,7 +181,7 @@ class ChatCompletion(ReplyObject):
 
 
 class ChatDelta(ReplyObject):
-    """What an event adds to an answer."""
+    """The part of an answer that one event adds."""
 
     role: Literal["assistant"] | None = Field(default=None, exclude_if=absent)
     """`assistant` in the first event of an answer"""
@@ -197,7 +197,7 @@ class ChatChunkChoice(ReplyObject):
     index: int
     """the answer's number, from 0"""
     delta: ChatDelta
-    """what to add"""
+    """the part to add"""
     logprobs: ChatLogprobs | None = None
     """the tokens' logprobs, with `logprobs`"""
     finish_reason: str | None = None

@@ -75,7 +75,7 @@ class CompletionLogprobs(ReplyObject):
 
 
 class CompletionChoice(ReplyObject):
-    """One answer, or what an event adds to it."""
+    """One answer, or the part of it that an event adds."""
 
     index: int
     """the answer's number: first the `n` answers for the first prompt, then those for the next"""

@@ -61,7 +61,7 @@ BiasField = Annotated[
 
 
 class StreamOptions(RequestObject):
-    """What the events of a stream contain beside the answer."""
+    """Further contents of a stream's events."""
 
     include_usage: bool | None = None
     """end with one more event that has the token counts and no choices"""
@@ -110,13 +110,13 @@ class GenerationFields(RequestObject):
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     """for tokens in the prompt or the answer, divides positive scores and multiplies negative ones. Default: 1"""
     logit_bias: BiasField | None = None
-    """maps token ids, as strings, to what is added to their scores"""
+    """token ids, as strings, each with the bias that is added to its score"""
     response_format: ResponseFormat | None = None
     """the form that the answer must have"""
     stream: bool | None = None
     """reply with server-sent events while the tokens are generated"""
     stream_options: StreamOptions | None = None
-    """what the events contain beside the answer; needs `stream`"""
+    """further contents of the events; needs `stream`"""
     user: str | None = Field(None, max_length=1024)
     """accepted and ignored, like the fields below, so that clients that send them are served"""
     metadata: dict[str, str] | None = Field(None, max_length=16)

@@ -15,7 +15,7 @@ class JsonSchema(RequestObject):
     name: str = Field(min_length=1, max_length=64, pattern=CLIENT_NAME)
     """the schema's name"""
     description: str | None = Field(None, max_length=10_000)
-    """what the answer is for; the model does not see it"""
+    """the purpose of the answer; the model does not see it"""
     schema_: dict[str, Any] = Field(alias="schema")
     """the JSON schema; a `$ref` may only point into the schema itself"""
     strict: bool | None = None

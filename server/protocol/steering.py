@@ -74,6 +74,6 @@ class SteeringDetail(ReplyObject):
     base_logprob: float
     """the token's logprob without steering"""
     shift: float
-    """what steering added to the token's score"""
+    """the shift that steering added to the token's score"""
     steered_logprob: float
     """the token's logprob with steering, before penalties, bias and temperature"""

@@ -58,7 +58,7 @@ class Generation:
         self.plan.base.worker.release(self._job)
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """What each step adds, until every sequence has finished; raises `ApiError` where the engine fails."""
+        """The deltas of each step, until every sequence has finished; raises `ApiError` where the engine fails."""
         if self.plan.echo and not self.plan.logprobs:
             for index, text in enumerate(self._texts):
                 yield text.echo_delta(index, None)

@@ -1,4 +1,4 @@
-"""The text of one sequence: from token ids to what the client may see."""
+"""The text of one sequence, as far as the client may see it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class PlacedToken:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What is added to one answer: by one step, or by all of them. `stop_reason` is the stop string that ended it."""
+    """The text and tokens that one step adds to an answer; for a whole answer, those of all steps.
+
+    `stop_reason` is the stop string that ended the answer, if one did.
+    """
 
     index: int
     text: str

@@ -1,4 +1,4 @@
-"""What steered a reply, as its header and its field `steering` say it."""
+"""The header and the field of a reply that name the adapters that steered it."""
 
 from __future__ import annotations
 

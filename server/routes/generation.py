@@ -28,7 +28,7 @@ Choice = TypeVar("Choice", bound=BaseModel)
 
 
 class AnswerFormat(Protocol[Choice]):
-    """How a route writes answers; one instance writes one reply."""
+    """Writes the answers of a generation in the form of its route; one instance for each reply."""
 
     def whole(self, answers: Sequence[Delta], usage: Usage) -> BaseModel:
         """The reply that is not streamed."""

@@ -1,4 +1,4 @@
-"""`GET /v1/maps`: how much of each base's vocabulary each adapter reaches."""
+"""`GET /v1/maps`: the vocabulary map of each pair of base and adapter."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def get_map(request: Request, base_name: str, adapter_name: str) -> MapCar
 
 
 def map_quality(vocabulary_map: VocabularyMap) -> MapQuality:
-    """How much of the base's vocabulary the map reaches."""
+    """The share of the base's vocabulary that the map reaches, and its matches by kind."""
     counts = vocabulary_map.counts()
     size = max(1, len(vocabulary_map))
     return MapQuality(

@@ -57,7 +57,7 @@ class ToolCallReader:
         return parts
 
     def _find(self, parts: list[str | Call], final: bool) -> bool:
-        """Whether a call begins in the held text; appends the content before it to `parts`."""
+        """Finds the beginning of a call in the held text, and appends the content before it to `parts`."""
         if self.calls and not self._content_after:
             self._held = self._held.lstrip(self._form.between)
         start = self._opening()
@@ -77,7 +77,7 @@ class ToolCallReader:
         return min(places, default=None)
 
     def _certain(self) -> int:
-        """How many held characters are content whatever follows.
+        """The number of held characters that are content whatever follows.
 
         The prefix of an opening at the end is not, nor is the white space before it.
         """

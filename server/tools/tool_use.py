@@ -1,4 +1,4 @@
-"""How an answer may use tools, from a chat request's `tools`, `tool_choice` and `parallel_tool_calls`."""
+"""Interprets `tools`, `tool_choice` and `parallel_tool_calls` of a chat request."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def offered_tools(body: ChatRequest) -> tuple[Tool, ...]:
 
 
 def plan_tools(body: ChatRequest, tools: tuple[Tool, ...], template: str) -> ToolUse | None:
-    """How an answer may use `tools`; None without any.
+    """The tool use that a request allows or demands; None without `tools`.
 
     `template` is the base's chat template. Raises a 400 where it writes calls in an unknown format.
     """
