@@ -1,1 +1,1 @@
-"""The HTTP storey: the wire, the engines' worker threads, metrics and the command line."""
+"""The HTTP storey: routes, the engines' worker threads, metrics and the command line."""

@@ -1,4 +1,4 @@
-"""API keys, and the key of who may change the adapters."""
+"""Checks API keys, and the admin key for changing adapters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from fastapi import Request
 
 from server.errors import ApiError
-from server.routes.common import service_of
+from server.service import service_of
 
 
 async def require_key(request: Request) -> None:
@@ -23,7 +23,7 @@ async def require_key(request: Request) -> None:
 
 
 async def require_admin(request: Request) -> None:
-    """Raises a 403 unless the request bears the admin key, which a server without one never grants."""
+    """Raises a 403 unless the request bears the admin key, or where the server has none."""
     admin_key = service_of(request).config.admin_key
     if admin_key is None:
         raise ApiError(403, "The server was started without --admin-key, so its adapters cannot be changed.")
@@ -34,7 +34,7 @@ async def require_admin(request: Request) -> None:
 def _bears(request: Request, keys: Iterable[str]) -> bool:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     offered = _digest(given.strip())
-    # Every key is compared, in constant time and at one length, so that the time taken tells nothing.
+    # The time taken must not depend on the keys: digests have one length, and every one is compared in constant time.
     matches = [hmac.compare_digest(offered, _digest(key)) for key in keys]
     return scheme.lower() == "bearer" and any(matches)
 

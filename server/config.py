@@ -1,4 +1,4 @@
-"""The server's settings: flags win, then `TRIMTAB_*` environment variables, then the TOML file."""
+"""The server's settings, from flags, `TRIMTAB_*` environment variables and a TOML file, in this order of precedence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.names import check_name
 
 
 def _named_paths(value: object) -> object:
-    """`NAME=PATH` strings (a list, or one string with commas between) or a table, as a table."""
+    """A table of names and paths, from a table, a list of `NAME=PATH`, or one string of them with commas between."""
     if isinstance(value, str):
         value = [part for part in value.split(",") if part.strip()]
     if isinstance(value, list | tuple):
@@ -56,80 +56,100 @@ Directories = Annotated[Strings, AfterValidator(_directories)]
 
 
 class Config(BaseSettings):
-    """What is served, where and within which limits. Field names are the flags', the variables' and the file's."""
+    """All settings. Flags, environment variables and keys of the file have the names of the fields."""
 
     model_config = SettingsConfigDict(
         env_prefix="TRIMTAB_", extra="forbid", frozen=True, protected_namespaces=()
     )
 
     model: NamedPaths = Field(
-        default_factory=dict, description="bases to serve, NAME=PATH; none: the bundled demo"
+        default_factory=dict, description="bases to serve, NAME=PATH; by default the bundled demo"
     )
     adapter: NamedPaths = Field(
         default_factory=dict, description="adapters to attach to every base, NAME=PATH"
     )
     adapters_dir: Directories = Field(
-        (), description="directories that adapters may be loaded from at run time"
+        (), description="directories from which adapters may be loaded at run time"
     )
     host: str = Field("127.0.0.1", description="the address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0 is any that is free")
+    port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0 for any free port")
     api_key: Strings = Field(
         (),
         repr=False,
-        description="keys that clients must bear, any of them; none: everybody may use the server",
+        description="keys of clients, of which a request must bear one; without keys everybody may use the server",
     )
-    admin_key: Key | None = Field(None, repr=False, description="whoever bears it may change the adapters")
-    cors_origin: Strings = Field((), description="web origins whose pages may call the server; '*' is any")
+    admin_key: Key | None = Field(
+        None,
+        repr=False,
+        description="the key that a request must bear to change adapters; without it nobody can",
+    )
+    cors_origin: Strings = Field((), description="web origins whose pages may call the server; '*' for any")
     device: str = Field(
         "auto", description="`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1` ..."
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="of the weights; `auto` is what the model's configuration says"
+        "auto", description="the type of the weights; `auto` is the one in the model's configuration"
     )
     max_model_len: int | None = Field(
         None,
         ge=1,
-        description="the most tokens of a prompt and its answer together; by default the model's own",
+        description="the most tokens of a prompt and its answer together; by default the model's own limit",
     )
-    max_num_seqs: int = Field(32, ge=1, description="sequences that run at once, for each base")
-    max_queue: int = Field(256, ge=0, description="sequences that may wait beyond those running")
-    max_body_bytes: ByteSize = Field(ByteSize(8 * 2**20), ge=1024, description="of one request's body")
+    max_num_seqs: int = Field(32, ge=1, description="the most sequences that run at once, for each base")
+    max_queue: int = Field(
+        256, ge=0, description="the most sequences that wait while others run, for each base"
+    )
+    max_body_bytes: ByteSize = Field(
+        ByteSize(8 * 2**20), ge=1024, description="the largest body of a request"
+    )
     max_prompt_bytes: ByteSize = Field(
-        ByteSize(2**20), ge=1, description="of one prompt's text, before it is tokenized"
+        ByteSize(2**20), ge=1, description="the longest text of one prompt, before it is tokenized"
     )
     body_timeout: float = Field(
-        30.0, gt=0, allow_inf_nan=False, description="seconds that a request's body may take to arrive"
+        30.0, gt=0, allow_inf_nan=False, description="seconds within which a request's body must arrive"
     )
     request_timeout: float = Field(
-        600.0, gt=0, allow_inf_nan=False, description="seconds from a request's arrival to its reply's end"
+        600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds from a request's arrival within which its reply must end",
     )
     send_timeout: float = Field(
-        30.0, gt=0, allow_inf_nan=False, description="seconds that a client may take nothing of its reply"
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds after which a client that does not read its reply is dropped",
     )
-    max_backlog: int = Field(1024, ge=1, description="outputs of a sequence that may wait for a slow client")
+    max_backlog: int = Field(
+        1024, ge=1, description="the most outputs of a sequence that wait for a slow client"
+    )
     kv_cache_memory: ByteSize | None = Field(
         None,
         ge=1,
-        description="for each base's keys and values; by default 80% of a GPU's free memory, or up to 1 GiB on a CPU",
+        description="memory for each base's KV cache; by default 80% of a GPU's free memory, or up to 1 GiB on a CPU",
     )
     enforce_eager: bool = Field(
         False,
-        description="call a GPU's operations one by one: no recorded passes, no base that runs a step ahead",
+        description="on a GPU, launch every operation separately: record no passes, and run no base a step ahead",
     )
     shutdown_timeout: float = Field(
-        30.0, ge=0, allow_inf_nan=False, description="seconds that running requests are given"
+        30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds that running requests have left when the server is told to stop",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least severe messages that are logged"
     )
-    log_json: bool = Field(False, description="log one JSON object a line")
-    traces: bool = Field(False, description="send OpenTelemetry traces where the OTEL_* variables say")
+    log_json: bool = Field(False, description="log one JSON object per line")
+    traces: bool = Field(False, description="send OpenTelemetry traces to where the OTEL_* variables say")
 
 
 def load_config(file: Path | None = None, **flags: object) -> Config:
-    """The settings from flags (None: not given), the environment and the TOML `file`.
+    """The settings from `flags`, of which None is one that was not given, the environment and the TOML `file`.
 
-    Raises pydantic's `ValidationError` for an unknown key or a value out of range, `FileNotFoundError` for no file.
+    Raises pydantic's `ValidationError` for an unknown key or a value out of range, and `FileNotFoundError` where `file`
+    does not exist.
     """
     if file is not None and not file.is_file():
         raise FileNotFoundError(f"no configuration file {file}")
@@ -146,6 +166,6 @@ def load_config(file: Path | None = None, **flags: object) -> Config:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
-    # The flags' values are the user's own text; pydantic is what checks them.
+    # The values are still what the user typed: pydantic checks and converts them.
     values: dict[str, object] = {name: value for name, value in flags.items() if value is not None}
     return ConfigFromFile(**values)  # type: ignore[arg-type]

@@ -1,9 +1,10 @@
-"""Around every request: its id, its line in the log, its trace, and the end of clients that take nothing."""
+"""The middleware around every request: its id, its log line, its trace, and the end of clients that stop reading."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,17 +16,20 @@ from server.telemetry.traces import Tracing
 
 logger = logging.getLogger("server.access")
 
+DROP_CONNECTION = "trimtab.drop_connection"
+"""The key, in a request's ASGI scope, of the function that closes its connection; set by a server that has one."""
+
 
 class _ClientStalledError(OSError):
-    """The client takes nothing of its reply; an OSError, as where it has left."""
+    """The client has stopped reading its reply; an OSError, as for a client that has left."""
 
 
 class RequestMiddleware:
-    """The outermost layer of the app but for the one that answers for faults."""
+    """The outermost middleware, inside only the framework's own handler of faults."""
 
     def __init__(self, app: ASGIApp, service: Service, tracing: Tracing) -> None:
         self._app = app
-        self._service = service
+        self._send_timeout = service.config.send_timeout
         self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,17 +64,19 @@ class RequestMiddleware:
             logger.info("%s %s %s", record.method, record.path, record.status, extra={"record": record})
 
     def _sender(self, scope: Scope, send: Send, record: RequestRecord) -> Send:
-        patience = self._service.config.send_timeout
+        """`send` with the request's id in the headers and a time limit for each message."""
+        drop: Callable[[], None] | None = scope.get(DROP_CONNECTION)
 
         async def sender(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = record.request_id
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(self._send_timeout):
                     await send(message)
             except TimeoutError:
-                self._service.drop_connection(scope)
+                if drop is not None:
+                    drop()
                 raise _ClientStalledError from None
 
         return sender

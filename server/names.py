@@ -1,4 +1,4 @@
-"""Names of bases and adapters."""
+"""Names of bases and adapters, in requests and as labels of metrics."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import re
 from collections.abc import Iterable
 
 NONE = "none"
-"""The metrics' label of what nothing steers."""
+"""The label of requests that no adapter steers."""
 
 SEVERAL = "several"
-"""The metrics' label of what several adapters steer together."""
+"""The label of requests that several adapters steer together."""
 
 NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]*"
 MAX_NAME = 64
 
 
 def adapter_label(adapters: Iterable[str]) -> str:
-    """The metrics' label for what steers a request: few values, whatever clients combine."""
+    """The label for the adapters of a request: a name, `NONE` or `SEVERAL`, so that combinations make no new labels."""
     names = set(adapters)
     return SEVERAL if len(names) > 1 else next(iter(names), NONE)
 
 
 def check_name(name: str) -> str:
-    """`name` as it is; raises ValueError where it cannot be one."""
-    # A colon separates base and adapter in `model`.
+    """Returns `name` unchanged; raises ValueError where it cannot name a base or an adapter."""
+    # The pattern has no colon, which separates base and adapter in `model`.
     if not re.fullmatch(NAME_PATTERN, name) or len(name) > MAX_NAME or name in (NONE, SEVERAL):
         raise ValueError(
             f"{name[:100]!r} cannot be a name: at most {MAX_NAME} letters, digits, '.', '_' and '-', "

@@ -1,78 +1,34 @@
-"""What an app serves: its bases, each with its worker, and how a request's `model` and `steering` choose among them."""
+"""The bases that an app serves, and the choice of base and adapters by a request's `model` and `steering`."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
-from starlette.types import Scope
+from fastapi import Request
 
 from server.config import Config
-from server.engines.changes import AdapterChanges
+from server.engines.adapter_changes import AdapterChanges
 from server.engines.jobs import JobLimits
 from server.engines.port import EnginePort
 from server.engines.worker import EngineWorker
 from server.errors import ApiError, bad_request, echo, unavailable
-from server.protocol.common import SteeringChoice
+from server.protocol.steering import SteeringChoice
+from server.served_base import ServedBase
 from server.telemetry.metrics import Metrics
-from server.tools.grammars import GrammarCompiler
 from steering.types import SteeringSpec
-
-Result = TypeVar("Result")
-
-
-class ServedBase:
-    """One base: its engine, the thread that runs it and those that tokenize and compile grammars for it."""
-
-    def __init__(self, worker: EngineWorker, *, max_prompt_bytes: int) -> None:
-        self._max_prompt_bytes = max_prompt_bytes
-        self.name = worker.name
-        self.engine = worker.engine
-        self.worker = worker
-        # One thread: a fast tokenizer must not be used by two at once, and the event loop must not wait for it.
-        self._tokenizing_now = 0
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"tokenize-{worker.name}")
-        self.grammars = GrammarCompiler(worker.name, worker.engine.base)
-        self.map_reports: dict[str, dict[str, Any]] = {}
-
-    def check_size(self, text: str) -> None:
-        """Raises a 413 for a text that is too long to be tokenized at all."""
-        # Most texts need not be encoded to know it: a character is one to four bytes.
-        if 4 * len(text) > self._max_prompt_bytes < len(text.encode()):
-            raise ApiError(
-                413, f"A prompt's text is longer than the limit of {self._max_prompt_bytes} bytes."
-            )
-
-    async def off_loop(self, function: Callable[[], Result]) -> Result:
-        """Runs `function`, which uses the tokenizer, off the event loop.
-
-        Raises a 429 where more wait for it than requests with a place in the queue, and as many again, ever do.
-        """
-        if self._tokenizing_now >= 2 * self.worker.capacity:
-            raise ApiError(429, f"The tokenizer of {self.name!r} has too much to do; try again later.")
-        self._tokenizing_now += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._tokenizing, function)
-        finally:
-            self._tokenizing_now -= 1
-
-    async def close(self) -> None:
-        """Ends its threads."""
-        await self.worker.stop()
-        self._tokenizing.shutdown(wait=False, cancel_futures=True)
-        self.grammars.close()
 
 
 class Service:
-    """The state of one app. Event loop only."""
+    """The state of one app. Event loop only. Raises ValueError where there are no engines."""
 
     def __init__(self, config: Config, engines: Mapping[str, EnginePort]) -> None:
         if not engines:
             raise ValueError("a server needs at least one base")
         self.config = config
+        # The metrics read the workers, and the workers report to the metrics: so the metrics get the dictionary first,
+        # and the workers are put into it afterwards.
         self.workers: dict[str, EngineWorker] = {}
         self.metrics = Metrics(self.workers)
         for name, engine in engines.items():
@@ -89,45 +45,43 @@ class Service:
         }
         self.adapters = AdapterChanges(config, self.workers)
         self.created = int(time.time())
-        self.drop_connection: Callable[[Scope], None] = lambda scope: None
-        self.draining = False
-        self.started = False
+        self._phase: Literal["starting", "serving", "draining"] = "starting"
 
     def start(self) -> None:
-        """Starts the workers; to be called on the event loop."""
+        """Starts the workers. Must be called on the event loop."""
         for base in self.bases.values():
             base.worker.start()
-        self.started = True
+        self._phase = "serving"
 
     def drain(self) -> None:
-        """Refuses new generations from now on; those that run go on."""
-        self.draining = True
+        """Refuses new generations from now on; running ones go on."""
+        self._phase = "draining"
 
     def end_running(self) -> None:
-        """Ends what still runs with a 503."""
+        """Ends every running request with a 503."""
         for worker in self.workers.values():
             worker.end_all("The server is shutting down.")
 
     async def close(self) -> None:
-        """Stops everything."""
+        """Drains, then stops every base."""
         self.drain()
         for base in self.bases.values():
             await base.close()
 
     @property
     def failure(self) -> str | None:
-        """Why the server is not alive, where an engine has died."""
+        """The message about the first engine that has died; None while all are alive."""
         return next((base.worker.failure for base in self.bases.values() if base.worker.failure), None)
 
     def require_open(self) -> None:
         """Raises a 503 while the server starts or drains."""
-        if self.draining:
+        if self._phase == "draining":
             raise unavailable("The server is shutting down.")
-        if not self.started:
+        if self._phase == "starting":
             raise unavailable("The server is still starting.")
 
     def base(self, name: str | None) -> ServedBase:
-        """The base that a model's name begins with, or the first where none is named; raises a 404."""
+        """The base in a model's name, which is `BASE` or `BASE:ADAPTER`; the first base for None. Raises a 404."""
         if name is None:
             return next(iter(self.bases.values()))
         base_name, colon, adapter = name.partition(":")
@@ -139,7 +93,7 @@ class Service:
     def choose(
         self, model: str, steering: Sequence[SteeringChoice] | None
     ) -> tuple[ServedBase, tuple[SteeringSpec, ...]]:
-        """The base and the adapters that a request names; raises a 404 or 400 that names the field."""
+        """The base and the adapters that a request names; raises a 404 or 400 that names the field at fault."""
         base = self.base(model)
         _, colon, adapter = model.partition(":")
         if colon and steering:
@@ -161,3 +115,11 @@ class Service:
             if spec.adapter in {other.adapter for other in chosen[:position]}:
                 raise bad_request(f"The adapter {spec.adapter!r} is named twice.", "steering")
         return base, chosen
+
+
+def service_of(request: Request) -> Service:
+    """The service of the app that answers `request`."""
+    service = request.app.state.service
+    if not isinstance(service, Service):
+        raise RuntimeError("the app was not made by build_app")
+    return service

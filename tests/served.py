@@ -1,7 +1,7 @@
 """A server in a process of its own, for tests: `python -m tests.served SETTINGS`, settings as a JSON object.
 
-It tells its address on its first line of output. Then it answers each line of input with one line of JSON; when its
-input ends it goes away, so that no test leaves one behind.
+Its first line of output is its address. Then it answers each line of input with one line of JSON. It exits when its
+input ends, so that no test leaves a server behind.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _answer(http: Any, service: Service) -> None:
     questions = {"integrity": _integrity, "memory": _memory}
     for line in sys.stdin:
         _say(questions[line.strip()](service))
-    # Whoever started this is gone.
+    # The test process, which held the other end, has ended.
     os._exit(1)
 
 
@@ -51,7 +51,7 @@ def _say(answer: dict[str, Any]) -> None:
 
 
 def _integrity(service: Service) -> dict[str, Any]:
-    """Once idle: what is left of requests, and what the page pools' own check says (law 8)."""
+    """Waits until the server is idle; then the faults are requests that are left and failed page checks (law 8)."""
     deadline = time.monotonic() + 20
     bases = service.bases.values()
     while time.monotonic() < deadline and any(b.engine.has_work or b.worker.pending for b in bases):
@@ -69,7 +69,7 @@ def _integrity(service: Service) -> dict[str, Any]:
 
 
 def _memory(service: Service) -> dict[str, Any]:
-    """Resident bytes, once all that is free has been given back."""
+    """Resident bytes after freed memory went back to the system, and the number of threads."""
     gc.collect()
     release_freed_memory()
     pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -1,4 +1,4 @@
-"""Starts `tests.served` and talks to it."""
+"""Starts `tests.served` as a process and asks it questions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ServerProcess:
         self.pid = process.pid
 
     def ask(self, question: str) -> dict[str, Any]:
-        """`integrity` or `memory`; see `tests.served`."""
+        """Asks for `integrity` or `memory` and returns the answer of `tests.served`."""
         if self._process.stdin is None:
             raise RuntimeError("the server was started without an input")
         self._process.stdin.write(question + "\n")
@@ -50,7 +50,7 @@ class ServerProcess:
         return self._read()
 
     def client(self, key: str | None = API_KEY, **options: Any) -> httpx.Client:
-        """An HTTP client that bears a key."""
+        """An HTTP client that sends `key` with every request."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
         return httpx.Client(base_url=self.url, headers=headers, **{"timeout": 20, **options})
 
@@ -60,7 +60,7 @@ class ServerProcess:
         return self._process.poll() is None
 
     def stop(self) -> int:
-        """SIGTERM, and the exit status."""
+        """Sends SIGTERM and returns the exit status."""
         self._process.terminate()
         try:
             return self._process.wait(30)

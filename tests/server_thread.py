@@ -1,4 +1,4 @@
-"""A real HTTP server in a thread of the test's own process, so that a test can reach into it."""
+"""A real HTTP server in a thread of the test's own process, so that a test can reach into its objects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ServerThread:
 
 @contextmanager
 def serve_in_thread(engines: Mapping[str, Any] | None = None, **settings: Any) -> Iterator[ServerThread]:
-    """Serves `engines`, or what the settings name, on a free port of the loopback interface."""
+    """Serves `engines`, by default the models in the settings, on a free port of the loopback interface."""
     config = load_config(port=0, **settings)
     app = build_app(config, engines=engines)
     http = make_server(app, config)
@@ -52,9 +52,9 @@ def serve_in_thread(engines: Mapping[str, Any] | None = None, **settings: Any) -
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Returns once another thread has made the condition true; raises TimeoutError where none does."""
+    """Returns once another thread has made the condition true; raises TimeoutError if none does in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError("it never came true")
+            raise TimeoutError("the condition never became true")
         time.sleep(0.005)

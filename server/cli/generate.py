@@ -19,7 +19,7 @@ from server.config import Config
 from server.errors import ApiError, from_validation
 
 if TYPE_CHECKING:
-    from server.intake.planning import Plan
+    from server.intake.plan import Plan
     from server.service import Service
 
 MaxTokens = Annotated[int | None, typer.Option(help="The most tokens to generate.")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from server.app import include_routes
+from server.routes.routers import include_routes
 from server.documents.openapi import document
 from server.documents.section_commands import commands_section
 from server.documents.section_errors import errors_section, headers_section

@@ -14,16 +14,21 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.routing import compile_path
 
 from server.protocol.adapters import AdapterList, LoadAdapterRequest, LoadedAdapter, UnloadedAdapter
 from server.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
 from server.protocol.completions import Completion, CompletionRequest
 from server.protocol.failures import ErrorReply
 from server.protocol.models import MapCard, MapList, ModelCard, ModelList
-from server.protocol.operations import Status, TokenizerInfo, Version
-from server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from server.replies.wire import STEERING_HEADER
+from server.protocol.operations import Status, Version
+from server.protocol.tokens import (
+    Detokenized,
+    DetokenizeRequest,
+    Tokenized,
+    TokenizeRequest,
+    TokenizerInfo,
+)
+from server.replies.steering_fields import STEERING_HEADER
 
 _SCHEMAS = "#/components/schemas/{model}"
 _JSON = "application/json"
@@ -89,12 +94,6 @@ ROUTES: dict[tuple[str, str], Described] = {
     ("GET", "/metrics"): Described(None),
     ("GET", "/openapi.json"): Described(None),
 }
-
-
-def allowed_methods(path: str) -> str:
-    """The methods of the routes with this path, for the header `allow`; "" if there is no such route."""
-    methods = [method for method, template in ROUTES if compile_path(template)[0].match(path)]
-    return ", ".join(sorted(methods))
 
 
 def document(app: FastAPI) -> dict[str, Any]:

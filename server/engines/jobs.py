@@ -1,9 +1,9 @@
-"""What one HTTP request has in an engine: its place in the queue, then its sequences. Event loop only."""
+"""The reservation and then the job that one HTTP request has at an engine. Event loop only."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from server.errors import ApiError
@@ -13,27 +13,31 @@ from steering.types import Request, ResolvedSteering, StepOutput
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """`seconds`: from a request's arrival to its end. `backlog`: outputs a sequence that may wait for the client."""
+    """Limits on each job.
+
+    `seconds`: how long after the request's arrival it must have ended; None for no limit. `backlog`: how many outputs
+    of each sequence may wait for the client.
+    """
 
     seconds: float | None = None
     backlog: int = 1024
 
 
 @dataclass(slots=True)
-class Place:
-    """Room that is kept for `count` sequences. `arrived`: by the event loop's clock."""
+class Reservation:
+    """Places in the queue for `count` sequences. `arrived` is the request's arrival by the event loop's clock."""
 
     count: int
     arrived: float
 
     def give_up(self) -> int:
-        """How many sequences it kept room for; none from now on."""
+        """Reserves nothing from now on; returns how many places there were."""
         count, self.count = self.count, 0
         return count
 
 
 class Job:
-    """Some sequences, and a bounded queue of their outputs."""
+    """The sequences of one request, with a bounded queue of their outputs."""
 
     def __init__(
         self,
@@ -49,11 +53,15 @@ class Job:
         self.arrived = arrived
         self.admitted: asyncio.Future[tuple[ResolvedSteering, ...]] = loop.create_future()
         self.started: set[str] = set()
-        self.timer: asyncio.TimerHandle | None = None
         self._loop = loop
+        self._deadline: asyncio.TimerHandle | None = None
         self._unfinished = set(self.request_ids)
         self._backlog = backlog * len(self.request_ids)
         self._outputs: asyncio.Queue[StepOutput | ApiError] = asyncio.Queue()
+
+    def expire_after(self, seconds: float, expire: Callable[[Job], None]) -> None:
+        """Calls `expire` this long after the request arrived, unless every sequence has ended by then."""
+        self._deadline = self._loop.call_at(self.arrived + seconds, expire, self)
 
     def start(self, request_id: str) -> float:
         """Notes that a sequence runs for the first time; returns the seconds since the request arrived."""
@@ -61,13 +69,13 @@ class Job:
         return self._loop.time() - self.arrived
 
     def end(self, request_id: str) -> None:
-        """Notes that a sequence has ended, in whatever way."""
+        """Notes that a sequence has ended, for any reason."""
         self._unfinished.discard(request_id)
-        if not self._unfinished and self.timer is not None:
-            self.timer.cancel()
+        if not self._unfinished and self._deadline is not None:
+            self._deadline.cancel()
 
     def put(self, output: StepOutput) -> bool:
-        """Queues one output; never blocks. False, and all that waited is dropped, where it would be too much."""
+        """Queues one output without blocking. Where the queue is full, empties it and returns False."""
         if self._outputs.qsize() >= self._backlog:
             while not self._outputs.empty():
                 self._outputs.get_nowait()

@@ -1,4 +1,4 @@
-"""Loads what the configuration names: bases, adapters, and the maps between them."""
+"""Loads the bases and adapters that the configuration names, and the maps between them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from steering.types import ModelLoadError
 
 Progress = Callable[[str], None]
 
-# The metric is a histogram, and needs no more; measuring every token takes a twentieth of a full batch's step.
 _KL_EVERY = 8
+"""Every eighth token's KL divergence is measured. Measuring every token takes a twentieth of a full batch's step, and
+the metric, a histogram, does not need it."""
 
 
 def load_engines(config: Config, progress: Progress | None = None) -> dict[str, Engine]:
-    """An engine for each base, every adapter attached to each. No model named: the bundled demo.
+    """An engine for each base, with every adapter attached to it; the bundled demo where no model is named.
 
-    They are made in a thread that then ends, which an interrupt does not end. `progress` is told
-    each stage, there. Raises `ModelLoadError` or `AdapterLoadError` with the reason.
+    Loads in a daemon thread (`start_thread` says why), so an interrupt ends the process without waiting for it.
+    `progress` is called there with the name of each stage. Raises `ModelLoadError` or `AdapterLoadError`.
     """
     return start_thread(
         lambda: _load(config, progress or (lambda stage: None)), "loading", daemon=True

@@ -1,4 +1,4 @@
-"""What the server needs of an engine; `steering.engine.engine.Engine` is one."""
+"""The interface of an engine, as far as the server uses it; `steering.engine.engine.Engine` implements it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from steering.types import EngineStats, Request, ResolvedSteering, StepOutput
 
 
 class EnginePort(Protocol):
-    """One base's engine. One thread calls `add_request`, `abort` and `step`; any thread the rest."""
+    """The engine of one base. One thread calls `add_request`, `abort` and `step`; any thread may call the rest."""
 
     @property
     def base(self) -> LoadedModel:
-        """The base and its tokenizer."""
+        """The base, with its tokenizer and vocabulary."""
         ...
 
     @property
@@ -32,19 +32,19 @@ class EnginePort(Protocol):
 
     @property
     def last_step(self) -> StepReport:
-        """What the last call of `step` says of itself."""
+        """The report of the last call of `step`."""
         ...
 
     def prepare(self, adapter: Adapter) -> Any:
-        """An adapter made ready for the base, which no request can name yet; may take seconds."""
+        """Makes an adapter ready for the base; requests cannot name it yet. May take seconds."""
         ...
 
     def install(self, steerer: Any) -> None:
-        """Lets requests name what `prepare` made."""
+        """Lets requests name the adapter that `prepare` made ready."""
         ...
 
     def detach(self, name: str, *, when_unread: Callable[[], None] | None = None) -> None:
-        """Forgets an adapter; `when_unread` is called when the last request that has it has ended."""
+        """Removes an adapter; `when_unread` is called when the last request that it steers has ended."""
         ...
 
     def adapter_readers(self) -> list[tuple[Adapter, int]]:
@@ -56,7 +56,7 @@ class EnginePort(Protocol):
         ...
 
     def vocabulary_map(self, name: str) -> VocabularyMap:
-        """How an adapter's vocabulary is carried to the base's."""
+        """The map from an adapter's vocabulary to the base's; raises KeyError for an unknown name."""
         ...
 
     def add_request(self, request: Request) -> None:
@@ -64,17 +64,17 @@ class EnginePort(Protocol):
         ...
 
     def resolve(self, request: Request) -> tuple[ResolvedSteering, ...]:
-        """What would steer a request now."""
+        """The adapters that would steer a request now, with their versions and settings."""
         ...
 
     def abort(self, request_id: str) -> bool:
-        """Ends a sequence; False where there is none of this id."""
+        """Ends a sequence; False where no unfinished sequence has this id."""
         ...
 
     def step(self) -> list[StepOutput]:
-        """One pass over all that runs."""
+        """One pass over all running sequences."""
         ...
 
     def stats(self) -> EngineStats:
-        """Gauges now and counters since the start."""
+        """The gauges as they are now, and the counters since the start."""
         ...

@@ -1,4 +1,4 @@
-"""Threads that end with their work."""
+"""Threads that each run one function and then end."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ Result = TypeVar("Result")
 
 
 def start_thread(function: Callable[[], Result], name: str, *, daemon: bool = False) -> Future[Result]:
-    """Call a function in a new thread. It runs to its end, whoever still waits; a `daemon` ends with the process.
+    """Calls `function` in a new thread, which ends with it. The function runs to its end even if nobody waits for it; a
+    `daemon` thread ends with the process.
 
-    What computes with torch beside the engine should run so. OpenMP keeps worker threads for every thread that has
-    computed, as long as that one lives. Where they are more than the cores, all of them sleep at each barrier, where
-    they would otherwise wait awake for a moment, and a step of the engine takes up to half longer.
+    Functions that compute with torch beside the engine should run this way. OpenMP keeps a team of worker threads for
+    every living thread that has computed. Once these are more than the cores, all of them sleep at each barrier instead
+    of spinning for a moment, and a step of the engine takes up to half longer.
     """
     future: Future[Result] = Future()
     future.set_running_or_notify_cancel()
@@ -27,7 +28,8 @@ def start_thread(function: Callable[[], Result], name: str, *, daemon: bool = Fa
 def _run(future: Future[Result], function: Callable[[], Result]) -> None:
     try:
         future.set_result(function())
-    except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+    except BaseException as error:  # noqa: BLE001 - the future passes it on
         future.set_exception(error)
-        # The error holds this frame: what had been loaded when it was raised must not wait for the collector.
+        # The error's traceback holds this frame. Without the references to it, the memory of a failed load is freed at
+        # once, not by the garbage collector some time later.
         del future, function

@@ -1,7 +1,8 @@
 """The thread that owns one base's engine, and how requests and outputs cross between it and the event loop.
 
-The thread rule: only the worker's thread calls `add_request`, `abort` and `step`; only the event loop touches the
-jobs. One hop in (the inbox), one hop out (`call_soon_threadsafe`, once a step). Delivery never blocks the engine.
+The thread rule: only the worker's thread calls the engine's `add_request`, `abort` and `step`, and only the event loop
+touches jobs. Requests cross in through the inbox, outputs cross back by one `call_soon_threadsafe` for each step.
+Delivery never blocks the engine.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from server.engines.jobs import Job, JobLimits, Place
+from server.engines.jobs import Job, JobLimits, Reservation
+from server.engines.observer import Observer
 from server.engines.port import EnginePort
 from server.errors import ApiError, bad_request, unavailable
 from steering.engine.step_report import StepReport
@@ -23,18 +25,18 @@ from steering.types import EngineStats, InvalidRequestError, Request, ResolvedSt
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10.0
-"""How long a stopping worker waits for its engine's current step."""
+"""The longest that a stopping worker waits for its engine's current step."""
 
 
 class _Errand:
-    """Something for the engine's thread to do between two steps."""
+    """A function that the engine's thread calls between two steps, and the future of the caller who waits for it."""
 
     def __init__(self, function: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         self.function = function
         self.done: asyncio.Future[None] = loop.create_future()
 
     def finish(self, error: BaseException | None) -> None:
-        """Event loop only."""
+        """Wakes the caller, with the error that the function raised, if any. Event loop only."""
         if self.done.done():
             return
         if error is None:
@@ -43,20 +45,10 @@ class _Errand:
             self.done.set_exception(error)
 
 
-class Observer:
-    """Who is told of steps and waits; the metrics, where there are any. Event loop only."""
-
-    def stepped(self, name: str, report: StepReport) -> None:
-        """A step of the engine `name` has ended."""
-
-    def started(self, name: str, adapter: str, seconds: float) -> None:
-        """A sequence runs for the first time, `seconds` after its request arrived."""
-
-
 class EngineWorker:
     """Runs one engine in one thread. Once the engine has raised, every waiting and later request gets a 503.
 
-    `capacity`: the most sequences that may run, wait or be on their way here.
+    `capacity` is the most sequences that may run, wait or have a place reserved.
     """
 
     def __init__(
@@ -89,7 +81,7 @@ class EngineWorker:
         return len(self._jobs) + self._reserved
 
     def load(self) -> tuple[Counter[str], Counter[str]]:
-        """How many sequences run and how many wait, by adapter label."""
+        """The numbers of running and of waiting sequences, by adapter label."""
         running: Counter[str] = Counter()
         waiting: Counter[str] = Counter()
         for request_id, job in self._jobs.items():
@@ -97,12 +89,12 @@ class EngineWorker:
         return running, waiting
 
     def start(self) -> None:
-        """Starts the thread; to be called on the event loop that outputs are delivered to."""
+        """Starts the thread. Must be called on the event loop, which will get the outputs."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     async def stop(self) -> None:
-        """Ends the thread after its current step; what is still unfinished gets a 503."""
+        """Ends the thread after its current step; unfinished jobs get a 503."""
         self._stopping.set()
         self._inbox.put(None)
         if self._thread.is_alive():
@@ -110,7 +102,7 @@ class EngineWorker:
         self.end_all("The server is shutting down.")
 
     def end_all(self, message: str) -> None:
-        """Ends every job, and refuses later ones, with a 503 of this message."""
+        """Ends every job with a 503 of this message, and refuses later ones with it."""
         self.failure = self.failure or message
         jobs = set(self._jobs.values())
         for job in jobs:
@@ -122,7 +114,7 @@ class EngineWorker:
     async def run(self, function: Callable[[], None]) -> None:
         """Has the engine's thread call `function` between two steps; raises what it raises, or a 503.
 
-        It is called even if the caller does not wait for it.
+        The function is called even if the caller is cancelled.
         """
         loop = self._require_running()
         errand = _Errand(function, loop)
@@ -134,10 +126,11 @@ class EngineWorker:
             self._errands.discard(errand)
 
     @contextmanager
-    def reserve(self, count: int) -> Iterator[Place]:
-        """Places for `count` sequences, until they are submitted or the block ends: nobody tokenizes in vain.
+    def reserve(self, count: int) -> Iterator[Reservation]:
+        """Reserves places for `count` sequences, until they are submitted or the block ends.
 
-        Raises `ApiError`: 503 with a dead engine, 429 with a full queue, 400 for more than there could ever be.
+        A request reserves its places before it is tokenized, so that a full queue costs no tokenizing. Raises
+        `ApiError`: 503 where the engine has died, 429 where the queue is full, 400 for more than `capacity`.
         """
         loop = self._require_running()
         if count > self.capacity:
@@ -146,39 +139,39 @@ class EngineWorker:
             raise ApiError(
                 429, f"The queue for {self.name!r} is full ({self.capacity} sequences); try again later."
             )
-        place = Place(count, arrived=loop.time())
+        reservation = Reservation(count, arrived=loop.time())
         self._reserved += count
         try:
-            yield place
+            yield reservation
         finally:
-            self._reserved -= place.give_up()
+            self._reserved -= reservation.give_up()
 
     async def submit(
-        self, requests: Sequence[Request], place: Place | None = None
+        self, requests: Sequence[Request], reservation: Reservation | None = None
     ) -> tuple[Job, tuple[ResolvedSteering, ...]]:
-        """Admits `requests` together, in their reserved place; returns their job and what steers them.
+        """Admits `requests` together, in their reserved places; returns their job and what steers them.
 
-        Raises `ApiError`: 400 for what the engine refuses, and without a place what `reserve` raises.
+        Raises `ApiError`: 400 where the engine refuses one of them, and without a reservation what `reserve` raises.
         """
-        if place is None:
+        if reservation is None:
             with self.reserve(len(requests)) as own:
                 return await self.submit(requests, own)
         loop = self._require_running()
-        job = Job(requests, loop, arrived=place.arrived, backlog=self._limits.backlog)
-        self._reserved -= place.give_up()
+        job = Job(requests, loop, arrived=reservation.arrived, backlog=self._limits.backlog)
+        self._reserved -= reservation.give_up()
         self._jobs.update((request_id, job) for request_id in job.request_ids)
         if self._limits.seconds is not None:
-            job.timer = loop.call_at(place.arrived + self._limits.seconds, self._expire, job)
+            job.expire_after(self._limits.seconds, self._expire)
         self._inbox.put(job)
         try:
             return job, await job.admitted
         except BaseException:
-            # A client that goes away while its request waits for admission, too.
+            # Also where the client leaves while its request waits for admission.
             self.release(job)
             raise
 
     def release(self, job: Job, request_ids: Sequence[str] | None = None) -> None:
-        """Aborts what is unfinished of `job` (or of `request_ids`). Event loop only; harmless when all is done."""
+        """Aborts the unfinished sequences of `job`, or those of `request_ids`. Event loop only; may be repeated."""
         wanted = job.request_ids if request_ids is None else request_ids
         unfinished = tuple(request_id for request_id in wanted if self._forget(request_id) is not None)
         if unfinished:
@@ -203,7 +196,7 @@ class EngineWorker:
             unavailable(f"The request did not end within the limit of {self._limits.seconds:g} seconds.")
         )
 
-    # The event loop's side of the way out.
+    # Called by the engine's thread through `_call`, and run on the event loop.
 
     def _deliver(self, outputs: Sequence[StepOutput], report: StepReport) -> None:
         for request_id in report.started:
@@ -229,7 +222,7 @@ class EngineWorker:
             self._forget(request_id)
         job.fail(error)
 
-    # The thread's side.
+    # Run on the engine's thread.
 
     def _run(self) -> None:
         try:
@@ -279,7 +272,7 @@ class EngineWorker:
         error: Exception | None = None
         try:
             errand.function()
-        except Exception as raised:  # noqa: BLE001 - whoever sent it is told, and the engine goes on
+        except Exception as raised:  # noqa: BLE001 - the caller gets it, and the engine goes on
             error = raised
         self._call(errand.finish, error)
 

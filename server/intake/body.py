@@ -1,4 +1,4 @@
-"""Reads a request's JSON body: its type, its size and its fields are checked before anything else sees it."""
+"""Reads a request's JSON body, and checks its type, size and fields."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from server.errors import ApiError, echo, from_validation
-from server.replies.streaming import ClientGoneError
+from server.config import Config
+from server.errors import ApiError, ClientGoneError, echo, from_validation
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
-async def read_body(request: Request, model: type[Body], limit: int) -> Body:
+async def read_body(request: Request, model: type[Body], config: Config) -> Body:
     """The body as `model`.
 
-    Raises `ApiError`: 415 for another content type than JSON or a compressed body, 413 beyond `limit` bytes, 408 for
-    one that takes too long to arrive, 400 for anything that is not exactly what `model` describes. Raises
-    `ClientGoneError` where the client leaves before its end.
+    Raises `ApiError`: 415 for a compressed body or a content type other than JSON, 413 beyond `max_body_bytes`, 408
+    beyond `body_timeout`, 400 for a body that does not fit `model`. Raises `ClientGoneError` where the client leaves
+    before the body's end.
     """
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
@@ -29,18 +29,19 @@ async def read_body(request: Request, model: type[Body], limit: int) -> Body:
     if encoding not in ("", "identity"):
         raise ApiError(415, f"The body must not be compressed; its content-encoding is {echo(encoding)}.")
     try:
-        return model.model_validate_json(await _read(request, limit))
+        return model.model_validate_json(
+            await _read(request, int(config.max_body_bytes), config.body_timeout)
+        )
     except ValidationError as error:
         raise from_validation(error) from None
 
 
-async def _read(request: Request, limit: int) -> bytes:
-    """The body's bytes; see `read_body` for what it raises."""
+async def _read(request: Request, limit: int, seconds: float) -> bytes:
+    """The body's bytes, at most `limit`, if they arrive within `seconds`."""
     too_long = ApiError(413, f"The body is longer than the limit of {limit} bytes.")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         raise too_long
-    seconds = request.app.state.service.config.body_timeout
     content = bytearray()
     try:
         async with asyncio.timeout(seconds):

@@ -1,1 +1,1 @@
-"""What goes over the wire: pydantic models of requests and replies. Nothing below the routes sees them."""
+"""Requests and replies as JSON: the pydantic models of the API. The engine below never sees them."""

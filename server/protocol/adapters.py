@@ -1,4 +1,4 @@
-"""Adapters: what is loaded, and the requests that change it."""
+"""`/v1/adapters`: the adapters that are loaded, and the requests that change them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from server.names import MAX_NAME, NAME_PATTERN, check_name
-from server.protocol.common import Reply, Wire
+from server.protocol.objects import ReplyObject, RequestObject
 
 
-class LoadAdapterRequest(Wire):
+class LoadAdapterRequest(RequestObject):
     """`POST /v1/adapters`."""
 
     name: Annotated[
@@ -18,52 +18,51 @@ class LoadAdapterRequest(Wire):
         Field(max_length=MAX_NAME, json_schema_extra={"pattern": f"^{NAME_PATTERN}$"}),
         AfterValidator(check_name),
     ]
-    """what requests will call it"""
+    """the name that requests will use"""
     path: str = Field(min_length=1, max_length=4096)
-    """a folder below one of the server's adapter directories, absolute or relative to one of them"""
+    """a folder inside one of the server's adapter directories: an absolute path, or one relative to a directory"""
     replace: bool | None = None
-    """take a name that is in use; requests that run keep the version that they began with"""
+    """replace the adapter of this name, if there is one; running requests keep the version that they began with"""
 
 
-class AdapterCard(Reply):
-    """One version of an adapter that is in memory."""
+class AdapterCard(ReplyObject):
+    """One version of an adapter in memory."""
 
-    name: str = Field(description="what requests call it")
+    name: str = Field(description="the name that requests use")
     object: Literal["adapter"] = "adapter"
-    kind: str = Field(description="how its models' scores become a shift: `delta` or `proxy`")
+    kind: str = Field(description="how the scores of its models become a shift: `delta` or `proxy`")
     version: str = Field(description="a digest of its files")
-    alpha: float = Field(description="the shift's strength where a request names none")
-    bridge: str = Field(description="how its shift crosses vocabularies where a request names none")
-    bases: list[str] = Field(description="the bases that it is attached to")
+    alpha: float = Field(description="the shift's strength where a request gives none")
+    bridge: str = Field(description="how the shift crosses vocabularies where a request does not say")
+    bases: list[str] = Field(description="the bases that it can steer")
     readers: int = Field(description="unfinished sequences that it steers")
     status: Literal["loaded", "unloading"] = Field(
-        description="`unloading`: replaced or removed; it goes when the last of its readers ends"
+        description="`unloading`: replaced or removed; its memory is freed when the last of its readers ends"
     )
 
 
-class AdapterList(Reply):
+class AdapterList(ReplyObject):
     """`GET /v1/adapters`."""
 
     object: Literal["list"] = "list"
-    data: list[AdapterCard] = Field(description="the loaded versions, then those that are unloading")
+    data: list[AdapterCard] = Field(description="the loaded versions, then the unloading ones")
 
 
-class LoadedAdapter(Reply):
+class LoadedAdapter(ReplyObject):
     """`POST /v1/adapters`."""
 
-    name: str = Field(description="what requests call it")
+    name: str = Field(description="the name that requests use")
     object: Literal["adapter"] = "adapter"
     version: str = Field(description="a digest of its files")
-    replaced: str | None = Field(description="the version that the name meant before")
+    replaced: str | None = Field(description="the version that had this name before; null if there was none")
 
 
-class UnloadedAdapter(Reply):
+class UnloadedAdapter(ReplyObject):
     """`DELETE /v1/adapters/{name}`."""
 
-    name: str = Field(description="what requests called it")
+    name: str = Field(description="the name that requests used")
     object: Literal["adapter"] = "adapter"
     deleted: Literal[True] = True
     readers: int = Field(
-        description="unfinished sequences that it still steers; their end frees its memory. Above 0 only where they "
-        "outlast the wait for them"
+        description="unfinished sequences that it still steers after the wait; its memory is freed when they end"
     )

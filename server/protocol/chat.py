@@ -6,21 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from server.protocol.common import (
-    MAX_LOGPROBS,
-    GenerationFields,
-    Reply,
-    SteeredBy,
-    SteeringDetail,
-    Usage,
-    Wire,
-    absent,
-)
+from server.protocol.generation import MAX_LOGPROBS, GenerationFields, Usage
+from server.protocol.objects import ReplyObject, RequestObject, absent
+from server.protocol.steering import SteeredBy, SteeringDetail
 from server.protocol.tools import MAX_TOOLS, NamedTool, Tool, ToolCall, ToolCallReply
 
 
 def _content_text(value: object) -> object:
-    """A message's text: a string, or text parts joined."""
+    """The content of a message as one string: text parts are joined."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value:
@@ -35,12 +28,12 @@ def _content_text(value: object) -> object:
     raise ValueError("a string or a list of text parts is expected")
 
 
-class TextPart(Wire):
-    """One part of a message."""
+class TextPart(RequestObject):
+    """One part of a message's content."""
 
     type: Literal["text"]
     text: str
-    """the part's text; parts are joined"""
+    """the part's text; the texts of all parts are joined"""
 
 
 ContentField = Annotated[
@@ -52,28 +45,28 @@ ContentField = Annotated[
 ]
 
 
-class Message(Wire):
-    """One turn of the conversation. `developer` is `system` by its newer name."""
+class Message(RequestObject):
+    """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    """who speaks; `developer` is `system` by its newer name"""
+    """whose turn it is; `developer` is the newer name of `system`"""
     content: ContentField | None = None
-    """Needed but in an assistant's turn that has `tool_calls`."""
+    """the text; only an assistant's turn with `tool_calls` may do without"""
     name: str | None = Field(None, max_length=256)
-    """who speaks, by name; templates that know names of tools see it"""
+    """in a tool's turn the function's name, which some templates show; elsewhere ignored"""
     tool_calls: list[ToolCall] | None = Field(None, max_length=MAX_TOOLS)
-    """The calls of an assistant's turn."""
+    """the calls that an assistant's turn made"""
     tool_call_id: str | None = Field(None, max_length=256)
-    """The call that a tool's turn answers."""
-    # An assistant's turn as clients send it back: what our replies never fill.
+    """the id of the call that a tool's turn answers"""
+    # Clients send an assistant's message back with the fields that replies leave empty.
     refusal: None = None
-    """as clients send replies back; null"""
+    """null, as in replies"""
     annotations: list[None] | None = Field(None, max_length=0)
-    """as clients send replies back; empty"""
+    """empty, as in replies"""
     audio: None = None
-    """as clients send replies back; null"""
+    """null, as in replies"""
     function_call: None = None
-    """as clients send replies back; null"""
+    """null, as in replies"""
 
     @model_validator(mode="after")
     def _as_its_role_wants(self) -> Message:
@@ -87,144 +80,145 @@ class Message(Wire):
 
 
 class ChatRequest(GenerationFields):
-    """`max_tokens` or `max_completion_tokens`; neither: as many as the context holds."""
+    """A conversation to answer."""
 
     messages: list[Message] = Field(min_length=1)
     """the conversation, oldest turn first"""
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
-    """`max_tokens` by its newer name; not both"""
+    """the newer name of `max_tokens`; only one of both"""
     logprobs: bool | None = None
-    """tell each token's logprob"""
+    """return each token's logprob"""
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    """and those of so many likeliest tokens; needs `logprobs`"""
+    """return the logprobs of this many likeliest tokens too; needs `logprobs`"""
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
-    """functions that the model may call; the base's chat template must know them"""
+    """functions that the model may call; the base's chat template must support them"""
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    """`auto`, the default, lets the model choose; `required` demands a call, a function's name one of that function."""
+    """`auto` lets the model choose, `none` hides the tools, `required` demands a call, an object demands a call of one
+    function. Default: `auto`"""
     parallel_tool_calls: bool | None = None
-    """False: one call at most is demanded and read. Without `tools` it means nothing."""
+    """false: at most one call in an answer. Default: `true`"""
     modalities: list[Literal["text"]] | None = Field(None, max_length=1)
-    """Only text is served, whether or not it is asked for."""
+    """accepted and ignored: every answer is text"""
     reasoning_effort: str | None = Field(None, max_length=64)
-    """Nothing here depends on this field or the one below."""
+    """accepted and ignored"""
     verbosity: str | None = Field(None, max_length=64)
-    """taken, and without effect"""
+    """accepted and ignored"""
 
 
-class TopLogprob(Reply):
-    """One of the likeliest tokens at a position. `bytes` is null for an id that stands for none."""
+class TopLogprob(ReplyObject):
+    """One of the likeliest tokens at a place."""
 
     token: str
     """the token as text"""
     logprob: float
-    """its logprob"""
+    """the token's logprob"""
     bytes: list[int] | None
-    """its bytes"""
+    """the token's bytes; null for an id that has none"""
 
 
 class TokenEntry(TopLogprob):
-    """A generated token."""
+    """One generated token."""
 
     top_logprobs: list[TopLogprob]
-    """the likeliest tokens at this place"""
+    """the likeliest tokens at the same place"""
     steering_details: SteeringDetail | None = Field(default=None, exclude_if=absent)
-    """with `steering_details`"""
+    """the token's steering, with `steering_details`"""
 
 
-class ChatLogprobs(Reply):
-    """One entry a token."""
+class ChatLogprobs(ReplyObject):
+    """The logprobs of an answer, or of the part that an event adds."""
 
     content: list[TokenEntry]
-    """one entry a token"""
+    """one entry for each token"""
     refusal: None = None
     """always null"""
 
 
-class AssistantMessage(Reply):
-    """The answer."""
+class AssistantMessage(ReplyObject):
+    """The message that answers."""
 
     role: Literal["assistant"] = "assistant"
-    """always the assistant"""
+    """always `assistant`"""
     content: str | None
-    """Null where the answer is calls alone."""
+    """the text; null where the answer only calls functions"""
     refusal: None = None
     """always null"""
     tool_calls: list[ToolCallReply] | None = Field(default=None, exclude_if=absent)
-    """the functions that the model calls"""
+    """the calls that the model makes"""
 
 
-class ChatChoice(Reply):
-    """One whole answer."""
+class ChatChoice(ReplyObject):
+    """One answer."""
 
     index: int
-    """which answer"""
+    """the answer's number, from 0"""
     message: AssistantMessage
-    """the answer"""
+    """the message"""
     logprobs: ChatLogprobs | None = None
-    """with `logprobs`"""
+    """the tokens' logprobs, with `logprobs`"""
     finish_reason: str | None = None
     """`stop`, `length` or `tool_calls`"""
     stop_reason: str | None = None
-    """the stop string that ended it, if one did"""
+    """the stop string that ended the answer, if one did"""
 
 
-class ChatCompletion(Reply):
+class ChatCompletion(ReplyObject):
     """The reply that is not streamed."""
 
     id: str
-    """of this reply"""
+    """the reply's id"""
     object: Literal["chat.completion"] = "chat.completion"
     created: int
-    """seconds since 1970"""
+    """when the reply was begun, in seconds since 1970"""
     model: str
-    """as asked for"""
+    """`model` of the request"""
     choices: list[ChatChoice]
     """the answers"""
     steering: list[SteeredBy] | None = None
-    """what steered them, null for nothing"""
+    """the adapters that steered the reply; null if there are none"""
     usage: Usage
-    """token counts"""
+    """the token counts"""
 
 
-class ChatDelta(Reply):
-    """What an event adds; the role comes with the first."""
+class ChatDelta(ReplyObject):
+    """The part of an answer that one event adds."""
 
     role: Literal["assistant"] | None = Field(default=None, exclude_if=absent)
-    """in the first event of an answer"""
+    """`assistant` in the first event of an answer"""
     content: str | None = Field(default=None, exclude_if=absent)
-    """text to add"""
+    """the text to add"""
     tool_calls: list[ToolCallReply] | None = Field(default=None, exclude_if=absent)
-    """calls, or more of their arguments"""
+    """the calls to add, each whole"""
 
 
-class ChatChunkChoice(Reply):
-    """One choice of an event."""
+class ChatChunkChoice(ReplyObject):
+    """The answer that an event adds to."""
 
     index: int
-    """which answer"""
+    """the answer's number, from 0"""
     delta: ChatDelta
-    """what the event adds"""
+    """the part to add"""
     logprobs: ChatLogprobs | None = None
-    """with `logprobs`"""
+    """the tokens' logprobs, with `logprobs`"""
     finish_reason: str | None = None
-    """in the last event of an answer: `stop`, `length` or `tool_calls`"""
+    """`stop`, `length` or `tool_calls`; null in events before the answer's last"""
     stop_reason: str | None = None
-    """the stop string that ended it, if one did"""
+    """the stop string that ended the answer, if one did"""
 
 
-class ChatChunk(Reply):
+class ChatChunk(ReplyObject):
     """One event of a stream."""
 
     id: str
-    """of this reply, the same in every event"""
+    """the reply's id, the same in every event"""
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
-    """seconds since 1970"""
+    """when the reply was begun, in seconds since 1970"""
     model: str
-    """as asked for"""
+    """`model` of the request"""
     choices: list[ChatChunkChoice]
-    """what is added, of one answer an event; empty in the last event that has only `usage`"""
+    """one answer; none in the event with the token counts"""
     steering: list[SteeredBy] | None = None
-    """what steers them, null for nothing"""
+    """the adapters that steer the reply; null if there are none"""
     usage: Usage | None = None
-    """Left out where the request does not ask for it; null but in the last event where it does."""
+    """the token counts, where `stream_options` asks for them"""

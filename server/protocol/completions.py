@@ -6,16 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from server.protocol.common import (
-    MAX_CHOICES,
-    MAX_LOGPROBS,
-    GenerationFields,
-    Reply,
-    SteeredBy,
-    SteeringDetail,
-    Usage,
-    absent,
-)
+from server.protocol.generation import MAX_CHOICES, MAX_LOGPROBS, GenerationFields, Usage
+from server.protocol.objects import ReplyObject, absent
+from server.protocol.steering import SteeredBy, SteeringDetail
 
 MAX_PROMPTS = 1024
 
@@ -25,7 +18,7 @@ def _is_id(value: object) -> bool:
 
 
 def _prompt_list(value: object) -> object:
-    """A string, strings, ids or lists of ids, as a list of strings and lists of ids."""
+    """A prompt in any of its forms, as a list with one string or one list of token ids for each prompt."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value:
@@ -54,61 +47,61 @@ PromptField = Annotated[
 
 
 class CompletionRequest(GenerationFields):
-    """`max_tokens` is 16 where it is not given; 0 is for scoring with `echo`."""
+    """Prompts to complete. `max_tokens` of 0 with `echo` scores the prompts and generates nothing."""
 
     prompt: PromptField
-    """a text, several, token ids, or several lists of those; each gets `n` answers"""
+    """one prompt or a list of prompts, each a text or a list of token ids; each gets `n` answers"""
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    """generate so many answers and return the `n` whose tokens are likeliest on average; not with `stream`"""
+    """generate this many answers and return the `n` with the highest mean logprob; not with `stream`. Default: `n`"""
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    """tell each token's logprob and those of so many likeliest tokens"""
+    """return each token's logprob, and those of this many likeliest tokens"""
     echo: bool | None = None
-    """begin the answer with the prompt; with `logprobs`, score it by the steered distribution"""
+    """begin the answer with the prompt; with `logprobs`, return its logprobs under the steered distribution"""
 
 
-class CompletionLogprobs(Reply):
-    """Parallel lists, one entry a token; the first prompt token of an echo has no logprob."""
+class CompletionLogprobs(ReplyObject):
+    """Parallel lists with one entry for each token."""
 
     tokens: list[str]
     """each token as text"""
     token_logprobs: list[float | None]
-    """the tokens' logprobs; null for the first of a prompt"""
+    """each token's logprob; null for the first token of an echoed prompt"""
     top_logprobs: list[dict[str, float] | None]
-    """the likeliest tokens, and the chosen one, at each place"""
+    """for each token, the logprobs of the likeliest tokens at its place and its own"""
     text_offset: list[int]
-    """where each token begins in the answer's text"""
+    """the character of the answer's text at which each token begins"""
     steering_details: list[SteeringDetail | None] | None = Field(default=None, exclude_if=absent)
-    """with `steering_details`: one entry a token"""
+    """each token's steering, with `steering_details`"""
 
 
-class CompletionChoice(Reply):
-    """One choice, whole or, in a stream, what was added to it."""
+class CompletionChoice(ReplyObject):
+    """One answer, or the part of it that an event adds."""
 
     index: int
-    """which answer: prompt by prompt, `n` of each"""
+    """the answer's number: first the `n` answers for the first prompt, then those for the next"""
     text: str
-    """the answer, or what an event adds to it"""
+    """the text of the answer, or the text to add"""
     logprobs: CompletionLogprobs | None = None
-    """with `logprobs`"""
+    """the tokens' logprobs, with `logprobs`"""
     finish_reason: str | None = None
-    """`stop`, `length`, or null while more will come"""
+    """`stop` or `length`; null in events before the answer's last"""
     stop_reason: str | None = None
-    """the stop string that ended it, if one did"""
+    """the stop string that ended the answer, if one did"""
 
 
-class Completion(Reply):
-    """The reply, and each event of a stream."""
+class Completion(ReplyObject):
+    """The reply; in a stream, one event."""
 
     id: str
-    """of this reply"""
+    """the reply's id, the same in every event"""
     object: Literal["text_completion"] = "text_completion"
     created: int
-    """seconds since 1970"""
+    """when the reply was begun, in seconds since 1970"""
     model: str
-    """as asked for"""
+    """`model` of the request"""
     choices: list[CompletionChoice]
-    """the answers"""
+    """the answers; in a stream one, or none in the event with the token counts"""
     steering: list[SteeredBy] | None = None
-    """what steered them, null for nothing"""
+    """the adapters that steered the reply; null if there are none"""
     usage: Usage | None = None
-    """In a stream as `stream_options` asks: left out, or null but in the last event, or in every event."""
+    """the token counts; in a stream only where `stream_options` asks for them"""

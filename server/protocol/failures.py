@@ -1,22 +1,22 @@
-"""The one shape of an error, for the documents; `errors.py` writes it."""
+"""The body of every error, as the OpenAPI document describes it; `ApiError.body` makes it."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from server.protocol.common import Reply
+from server.protocol.objects import ReplyObject
 
 
-class Failure(Reply):
-    """What went wrong."""
+class Failure(ReplyObject):
+    """An error."""
 
-    message: str = Field(description="for people; names the field and its limit where one is at fault")
+    message: str = Field(description="text for people; names the field at fault and its limit")
     type: str = Field(description="the kind of error, for programs")
-    param: str | None = Field(description="the request's field at fault, where there is one")
+    param: str | None = Field(description="the request's field at fault; null if there is none")
     code: int = Field(description="the HTTP status")
 
 
-class ErrorReply(Reply):
-    """Every reply whose status is 400 or above, and the last event of a stream that fails."""
+class ErrorReply(ReplyObject):
+    """The reply of every status from 400 on, and the last event of a stream that fails."""
 
-    error: Failure = Field(description="what went wrong")
+    error: Failure = Field(description="the error")

@@ -1,4 +1,4 @@
-"""Replies about what is served: models and maps."""
+"""Models and vocabulary maps that are served."""
 
 from __future__ import annotations
 
@@ -6,57 +6,57 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from server.protocol.common import Reply, absent
+from server.protocol.objects import ReplyObject, absent
 
 
-class MapQuality(Reply):
+class MapQuality(ReplyObject):
     """How much of a base's vocabulary receives a shift."""
 
     identity: bool
-    """both have the same vocabulary"""
+    """whether base and adapter have the same vocabulary"""
     counts: dict[str, int]
-    """base tokens by the kind of their match"""
+    """the number of base tokens for each kind of match"""
     matched_share: float
-    """share of the base's tokens that receive a shift, 0 to 1"""
+    """the share of the base's tokens that receive a shift, 0 to 1"""
 
 
-class ModelSteering(Reply):
-    """What steers a `base:adapter` pair."""
+class ModelSteering(ReplyObject):
+    """The adapter of a `BASE:ADAPTER` pair."""
 
     adapter: str
-    """its name"""
+    """the adapter's name"""
     kind: str
     """`delta` or `proxy`"""
     version: str
-    """a digest of its files"""
+    """a digest of the adapter's files"""
     alpha: float
-    """its own strength"""
+    """the shift's strength where a request gives none"""
     bridge: str
-    """its own bridge"""
+    """how the shift crosses vocabularies where a request does not say"""
     map: MapQuality
-    """how well its vocabulary carries over"""
+    """how much of the base's vocabulary it reaches"""
 
 
-class ModelCard(Reply):
-    """One servable name: a base, or a pair of base and adapter, whose `parent` is the base."""
+class ModelCard(ReplyObject):
+    """A name that `model` may have: a base, or a pair of base and adapter."""
 
     id: str
-    """what `model` may be"""
+    """the name: `BASE` or `BASE:ADAPTER`"""
     object: Literal["model"] = "model"
     created: int
-    """when the server started, seconds since 1970"""
+    """when the server started, in seconds since 1970"""
     owned_by: Literal["trimtab"] = "trimtab"
     root: str
-    """the base"""
+    """the base's name"""
     parent: str | None
-    """for a pair the base, else null"""
+    """the base's name for a pair; null for a base"""
     max_model_len: int
     """the most tokens of a prompt and its answer together"""
     steering: ModelSteering | None
-    """what steers a pair; null for a base"""
+    """the adapter of a pair; null for a base"""
 
 
-class ModelList(Reply):
+class ModelList(ReplyObject):
     """`GET /v1/models`."""
 
     object: Literal["list"] = "list"
@@ -64,25 +64,25 @@ class ModelList(Reply):
     """every base, and every pair of base and adapter"""
 
 
-class MapCard(Reply):
-    """One vocabulary map; `report` is in the answer about a single map only."""
+class MapCard(ReplyObject):
+    """One vocabulary map: how an adapter's shift reaches a base's tokens."""
 
     base: str
-    """whose tokens receive a shift"""
+    """the base's name"""
     adapter: str
-    """whose shift it is"""
+    """the adapter's name"""
     object: Literal["map"] = "map"
     fingerprint: str
-    """of both vocabularies and how they were matched"""
+    """a digest of both vocabularies and of how they were matched"""
     quality: MapQuality
-    """how much carries over"""
+    """how much of the base's vocabulary receives a shift"""
     report: dict[str, Any] | None = Field(default=None, exclude_if=absent)
-    """counts, similarity histogram and the worst matches; for a single map only"""
+    """counts, a histogram of similarities and the worst matches; only in the reply for one map"""
 
 
-class MapList(Reply):
+class MapList(ReplyObject):
     """`GET /v1/maps`."""
 
     object: Literal["list"] = "list"
     data: list[MapCard]
-    """one for each pair"""
+    """the map of every pair of base and adapter"""

@@ -5,50 +5,65 @@ from __future__ import annotations
 from pydantic import Field
 
 from server.protocol.chat import Message
-from server.protocol.common import Reply, Wire, absent
+from server.protocol.objects import ReplyObject, RequestObject, absent
 
 
-class TokenizeRequest(Wire):
-    """Exactly one of `prompt` and `messages`. No `model`: the first base."""
+class TokenizeRequest(RequestObject):
+    """A text or a conversation to tokenize: exactly one of `prompt` and `messages`."""
 
     model: str | None = None
     """a base, or a pair of base and adapter. Default: the first base"""
     prompt: str | None = None
-    """a text"""
+    """the text"""
     messages: list[Message] | None = Field(None, min_length=1)
-    """or a conversation, by the chat template"""
+    """the conversation, which goes through the chat template"""
     add_special_tokens: bool | None = None
-    """those that the tokenizer puts around a text. Default: `true`"""
+    """add the special tokens that the tokenizer puts around a text. Default: `true`"""
     add_generation_prompt: bool | None = None
-    """what makes the model answer. Default: `true`"""
+    """end the conversation with the beginning of the assistant's turn. Default: `true`"""
     return_token_strs: bool | None = None
-    """the tokens as text too"""
+    """return each token as text too"""
 
 
-class Tokenized(Reply):
-    """`token_strs` only where they were asked for."""
+class Tokenized(ReplyObject):
+    """The token ids of a text or a conversation."""
 
     count: int
-    """how many"""
+    """the number of tokens"""
     max_model_len: int
-    """how many the base holds"""
+    """the most tokens of a prompt and its answer together"""
     tokens: list[int]
-    """the ids"""
+    """the token ids"""
     token_strs: list[str] | None = Field(default=None, exclude_if=absent)
-    """each as text"""
+    """each token as text, with `return_token_strs`"""
 
 
-class DetokenizeRequest(Wire):
-    """No `model`: the first base."""
+class DetokenizeRequest(RequestObject):
+    """Token ids to turn into text."""
 
     model: str | None = None
     """a base, or a pair of base and adapter. Default: the first base"""
     tokens: list[int]
-    """the ids"""
+    """the token ids"""
 
 
-class Detokenized(Reply):
-    """The text that the ids stand for; special tokens have none."""
+class Detokenized(ReplyObject):
+    """The text of the token ids."""
 
     prompt: str
-    """the text"""
+    """the text; special tokens add none"""
+
+
+class TokenizerInfo(ReplyObject):
+    """`GET /tokenizer_info`, as lm-evaluation-harness reads it."""
+
+    tokenizer_class: str = Field(description="the tokenizer's class in transformers")
+    vocab_size: int = Field(description="how many tokens the base scores")
+    model_max_length: int = Field(description="the most tokens of a prompt and its completion together")
+    bos_token: str | None = Field(description="the special token that begins a text; null if there is none")
+    eos_token: str | None = Field(description="the special token that ends a text; null if there is none")
+    pad_token: str | None = Field(description="the padding token; null if there is none")
+    unk_token: str | None = Field(description="the unknown token; null if there is none")
+    chat_template: str | None = Field(
+        description="the Jinja template of conversations; null if there is none"
+    )

@@ -1,4 +1,4 @@
-"""Functions that a client offers, and the calls of them."""
+"""Functions that a client offers to the model, and calls of them."""
 
 from __future__ import annotations
 
@@ -6,82 +6,82 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from server.protocol.common import FUNCTION_NAME, Reply, Wire, absent
+from server.protocol.objects import CLIENT_NAME, ReplyObject, RequestObject, absent
 
 MAX_TOOLS = 128
 
 
-class FunctionSpec(Wire):
-    """A function: its name, what it is for, and the JSON Schema of its arguments."""
+class FunctionSpec(RequestObject):
+    """A function: its name, its purpose, and the JSON schema of its arguments."""
 
-    name: str = Field(pattern=FUNCTION_NAME)
-    """what the model calls it"""
+    name: str = Field(pattern=CLIENT_NAME)
+    """the function's name"""
     description: str | None = Field(None, max_length=10_000)
-    """what it does, for the model"""
+    """the function's purpose, for the model to read"""
     parameters: dict[str, Any] | None = None
-    """No schema: a function without arguments."""
+    """the JSON schema of the arguments. Default: no arguments"""
     strict: bool | None = None
-    """A demanded call's arguments always satisfy the schema; with this, keywords that cannot be enforced are a 400."""
+    """true: a keyword that cannot be enforced is a 400; demanded calls satisfy the schema either way"""
 
 
-class Tool(Wire):
-    """What a model may use; only functions."""
+class Tool(RequestObject):
+    """A tool that the model may use; only functions are supported."""
 
     type: Literal["function"]
     function: FunctionSpec
     """the function"""
 
 
-class NamedFunction(Wire):
-    """A function by its name."""
+class NamedFunction(RequestObject):
+    """The name of a function."""
 
     name: str = Field(max_length=64)
-    """one of the names in `tools`"""
+    """the name of a function in `tools`"""
 
 
-class NamedTool(Wire):
-    """`tool_choice` as an object: this function must be called."""
+class NamedTool(RequestObject):
+    """`tool_choice` as an object: the model must call this function."""
 
     type: Literal["function"]
     function: NamedFunction
     """the function to call"""
 
 
-class CalledFunction(Wire):
-    """A call in the conversation so far; `arguments` is JSON text."""
+class CalledFunction(RequestObject):
+    """The function and the arguments of a past call."""
 
     name: str = Field(max_length=64)
-    """the function"""
+    """the function's name"""
     arguments: str
-    """its arguments, as JSON text of an object"""
+    """the arguments: JSON text of an object"""
 
 
-class ToolCall(Wire):
-    """One call of an assistant's turn."""
+class ToolCall(RequestObject):
+    """A past call, in a message of the assistant."""
 
     id: str = Field(max_length=256)
-    """of the call; the turn of the tool answers it"""
+    """the call's id; `tool_call_id` of the tool's message repeats it"""
     type: Literal["function"] = "function"
     function: CalledFunction
-    """what was called"""
+    """the function that was called"""
 
 
-class FunctionReply(Reply):
-    """A call that the model made; `arguments` is JSON text."""
+class FunctionReply(ReplyObject):
+    """The function and the arguments of a call that the model makes."""
 
     name: str
-    """the function, in the first event of a call"""
+    """the function's name"""
     arguments: str
-    """its arguments, as JSON text; in a stream what is added to it"""
+    """the arguments: JSON text of an object"""
 
 
-class ToolCallReply(Reply):
-    """One call of the answer; `index` only in a stream."""
+class ToolCallReply(ReplyObject):
+    """One call in an answer."""
 
     index: int | None = Field(default=None, exclude_if=absent)
-    """which call of the answer, in a stream"""
+    """the call's place in the answer, from 0; only in a stream"""
     id: str
-    """of the call; in a stream in its first event"""
+    """the call's id"""
     type: Literal["function"] = "function"
     function: FunctionReply
-    """what is called"""
+    """the function to call"""

@@ -1,78 +1,64 @@
-"""Runs one HTTP request's sequences through the worker and turns their outputs into text."""
+"""Runs the sequences of one HTTP request through the worker and turns their outputs into text."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 
-from server.engines.jobs import Job, Place
+from server.engines.jobs import Job, Reservation
 from server.errors import ApiError, bad_request, echo, unavailable
-from server.intake.planning import Plan
-from server.protocol.common import MAX_SEED
-from server.replies.sequences import ClientFinish, Delta, SequenceText
-from server.replies.tokens import PlacedToken
+from server.intake.plan import Plan
+from server.protocol.generation import MAX_SEED, Usage
+from server.replies.sequence_text import Delta, SequenceText
 from server.telemetry.metrics import Metrics
 from steering.types import Request, ResolvedSteering, StepOutput
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One whole answer."""
-
-    index: int
-    text: str
-    tokens: tuple[PlacedToken, ...]
-    finish_reason: ClientFinish
-    stop_reason: str | None
-
-
 class Generation:
-    """An admitted request. Whoever starts one closes it, however it ends: `close` frees what still runs."""
+    """An admitted request. Its owner must `close` it, however it ends, so that nothing keeps running for it."""
 
     def __init__(
         self,
         plan: Plan,
-        texts: list[SequenceText],
+        texts: Sequence[SequenceText],
         job: Job,
         steering: tuple[ResolvedSteering, ...],
         metrics: Metrics,
     ) -> None:
         self.plan = plan
         self.steering = steering
+        self._texts = texts
         self._job = job
         self._metrics = metrics
         self._labels = (plan.base.name, job.adapter)
-        self._began = job.arrived
-        self._last: dict[str, float] = {}
         self._index = {request_id: index for index, request_id in enumerate(job.request_ids)}
-        self._texts = texts
-        metrics.admitted(*self._labels, self.prompt_tokens)
+        self._last_token: dict[str, float] = {}
+        metrics.admitted(*self._labels, self._prompt_tokens)
 
     @classmethod
-    async def start(cls, plan: Plan, metrics: Metrics, place: Place | None = None) -> Generation:
-        """Submits the plan's sequences and waits until the engine has taken them; raises `ApiError`."""
+    async def start(cls, plan: Plan, metrics: Metrics, reservation: Reservation | None = None) -> Generation:
+        """Submits the plan's sequences and waits until the engine has admitted them; raises `ApiError`."""
         texts = await plan.base.off_loop(lambda: _texts(plan))
-        job, steering = await plan.base.worker.submit(list(_requests(plan)), place)
+        job, steering = await plan.base.worker.submit(list(_requests(plan)), reservation)
         return cls(plan, texts, job, steering, metrics)
 
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens of all prompts, each counted once."""
-        return sum(len(prompt.ids) for prompt in self.plan.prompts)
-
-    @property
-    def completion_tokens(self) -> int:
-        """Tokens generated so far, over all sequences."""
-        return sum(text.generated for text in self._texts)
+    def usage(self) -> Usage:
+        """The token counts so far; each prompt counts once, and every sequence's tokens."""
+        generated = sum(text.generated for text in self._texts)
+        return Usage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=generated,
+            total_tokens=self._prompt_tokens + generated,
+        )
 
     def close(self) -> None:
-        """Aborts what is unfinished."""
+        """Aborts the sequences that have not finished."""
         self.plan.base.worker.release(self._job)
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """What each step adds, until every sequence has finished; raises `ApiError` where the engine fails."""
+        """The deltas of each step, until every sequence has finished; raises `ApiError` where the engine fails."""
         if self.plan.echo and not self.plan.logprobs:
             for index, text in enumerate(self._texts):
                 yield text.echo_delta(index, None)
@@ -93,55 +79,51 @@ class Generation:
                 continue
             if delta.finish_reason is not None:
                 unfinished -= 1
-                # A stop string ends the sequence here, not in the engine.
+                # A stop string is found here, so the engine does not know yet that the sequence has ended.
                 self.plan.base.worker.release(self._job, (output.request_id,))
-                self._metrics.finished(*self._labels, delta.finish_reason, time.monotonic() - self._began)
+                self._metrics.finished(
+                    *self._labels, delta.finish_reason, time.monotonic() - self._job.arrived
+                )
             yield delta
 
-    async def collect(self) -> list[Choice]:
-        """Every answer, whole: the deltas joined, and of `width` for each prompt the `n` likeliest."""
-        texts: list[list[str]] = [[] for _ in self._texts]
-        tokens: list[list[PlacedToken]] = [[] for _ in self._texts]
-        ends: dict[int, Delta] = {}
+    async def collect(self) -> list[Delta]:
+        """Every answer as one delta: of the `width` sequences of each prompt, the `n` likeliest."""
+        parts: list[list[Delta]] = [[] for _ in self._texts]
         async for delta in self.deltas():
-            texts[delta.index].append(delta.text)
-            tokens[delta.index].extend(delta.tokens)
-            if delta.finish_reason is not None:
-                ends[delta.index] = delta
-        choices = [
-            Choice(
-                i, "".join(texts[i]), tuple(tokens[i]), ends[i].finish_reason or "stop", ends[i].stop_reason
-            )
-            for i in range(len(self._texts))
-        ]
-        return self._best(choices)
+            parts[delta.index].append(delta)
+        return self._best([_joined(deltas) for deltas in parts])
 
-    def _best(self, choices: list[Choice]) -> list[Choice]:
+    @property
+    def _prompt_tokens(self) -> int:
+        return sum(len(prompt.ids) for prompt in self.plan.prompts)
+
+    def _best(self, answers: list[Delta]) -> list[Delta]:
         n, width = self.plan.n, self.plan.width
         if n == width:
-            return choices
-        groups = [choices[start : start + width] for start in range(0, len(choices), width)]
-        kept = [choice for group in groups for choice in sorted(group, key=_mean_logprob, reverse=True)[:n]]
-        return [replace(choice, index=index) for index, choice in enumerate(kept)]
+            return answers
+        groups = [answers[start : start + width] for start in range(0, len(answers), width)]
+        kept = [answer for group in groups for answer in sorted(group, key=_mean_logprob, reverse=True)[:n]]
+        return [replace(answer, index=index) for index, answer in enumerate(kept)]
 
     def _measure(self, output: StepOutput, tokens: int) -> None:
         self._metrics.gained(*self._labels, tokens, output.changed, output.kl)
         if tokens == 0:
             return
         now = time.monotonic()
-        last = self._last.get(output.request_id)
+        last = self._last_token.get(output.request_id)
         if last is None:
-            self._metrics.first_token(*self._labels, now - self._began)
+            self._metrics.first_token(*self._labels, now - self._job.arrived)
         else:
             self._metrics.next_token(*self._labels, (now - last) / tokens)
-        self._last[output.request_id] = now
+        self._last_token[output.request_id] = now
 
 
 def _texts(plan: Plan) -> list[SequenceText]:
-    shown = {} if plan.tools is None else plan.tools.shown(plan.base.engine.base.vocabulary)
+    vocabulary = plan.base.vocabulary
+    shown = {} if plan.tools is None else plan.tools.shown(vocabulary)
     return [
         SequenceText(
-            plan.base.engine.base.vocabulary,
+            vocabulary,
             prompt,
             plan.stops,
             include_stop=plan.include_stop,
@@ -159,6 +141,7 @@ def _requests(plan: Plan) -> Iterator[Request]:
     for index in range(len(plan.prompts) * plan.width):
         sampling = plan.sampling
         if sampling.seed is not None:
+            # The sequences of one prompt differ in their seeds only.
             sampling = replace(sampling, seed=(sampling.seed + index % plan.width) % (MAX_SEED + 1))
         ids = plan.prompts[index // plan.width].ids
         yield Request(f"{name}-{index}", ids, sampling, plan.steering, plan.constraint)
@@ -173,6 +156,16 @@ def _raise_fault(output: StepOutput) -> None:
         raise unavailable("The server has ended this request before it was finished.")
 
 
-def _mean_logprob(choice: Choice) -> float:
-    scores = [token.logprob.logprob for token in choice.tokens if token.logprob is not None]
+def _joined(deltas: Sequence[Delta]) -> Delta:
+    """All the deltas of one sequence as one."""
+    last = deltas[-1]
+    return replace(
+        last,
+        text="".join(delta.text for delta in deltas),
+        tokens=tuple(token for delta in deltas for token in delta.tokens),
+    )
+
+
+def _mean_logprob(answer: Delta) -> float:
+    scores = [token.logprob.logprob for token in answer.tokens if token.logprob is not None]
     return sum(scores) / len(scores) if scores else float("-inf")

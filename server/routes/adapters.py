@@ -1,11 +1,11 @@
-"""`/v1/adapters`: what is loaded; loading, replacing and unloading."""
+"""`/v1/adapters`: lists, loads, replaces and unloads adapters."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request
 
 from server.auth import require_admin
-from server.engines.changes import adapter_versions
+from server.engines.adapter_versions import adapter_versions
 from server.intake.body import read_body
 from server.protocol.adapters import (
     AdapterCard,
@@ -14,7 +14,7 @@ from server.protocol.adapters import (
     LoadedAdapter,
     UnloadedAdapter,
 )
-from server.routes.common import service_of
+from server.service import service_of
 
 router = APIRouter()
 admin = APIRouter(dependencies=[Depends(require_admin)])
@@ -22,20 +22,20 @@ admin = APIRouter(dependencies=[Depends(require_admin)])
 
 @router.get("/v1/adapters")
 async def list_adapters(request: Request) -> AdapterList:
-    """Every version of an adapter that is in memory."""
+    """Lists every version of an adapter in memory."""
     return AdapterList(
         data=[
             AdapterCard(
-                name=adapter.name,
-                kind=adapter.kind,
-                version=adapter.version,
-                alpha=adapter.alpha,
-                bridge=adapter.bridge,
-                bases=bases,
-                readers=readers,
-                status="loaded" if is_current else "unloading",
+                name=version.adapter.name,
+                kind=version.adapter.kind,
+                version=version.adapter.version,
+                alpha=version.adapter.alpha,
+                bridge=version.adapter.bridge,
+                bases=version.bases,
+                readers=version.readers,
+                status="loaded" if version.is_current else "unloading",
             )
-            for adapter, bases, readers, is_current in adapter_versions(service_of(request).workers)
+            for version in adapter_versions(service_of(request).workers)
         ]
     )
 
@@ -44,7 +44,7 @@ async def list_adapters(request: Request) -> AdapterList:
 async def load_adapter(request: Request) -> LoadedAdapter:
     """Loads a folder as an adapter of every base; a load that fails changes nothing."""
     service = service_of(request)
-    body = await read_body(request, LoadAdapterRequest, service.config.max_body_bytes)
+    body = await read_body(request, LoadAdapterRequest, service.config)
     service.require_open()
     adapter, replaced = await service.adapters.load(body.name, body.path, replace=bool(body.replace))
     return LoadedAdapter(name=adapter.name, version=adapter.version, replaced=replaced)
@@ -52,7 +52,7 @@ async def load_adapter(request: Request) -> LoadedAdapter:
 
 @admin.delete("/v1/adapters/{name}")
 async def unload_adapter(request: Request, name: str) -> UnloadedAdapter:
-    """Refuses an adapter to new requests, and waits up to half a minute for those that it steers."""
+    """Unloads an adapter: new requests cannot name it; the reply waits up to half a minute for running ones."""
     service = service_of(request)
     service.require_open()
     return UnloadedAdapter(name=name, readers=await service.adapters.unload(name))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from server.documents.openapi import document
 from server.errors import unavailable
 from server.protocol.operations import Status, Version
-from server.routes.common import service_of
+from server.service import service_of
 
 public = APIRouter()
 private = APIRouter()
@@ -19,7 +19,7 @@ private = APIRouter()
 
 @public.get("/health")
 async def health(request: Request) -> Status:
-    """Alive: every engine's thread runs."""
+    """Says whether the server is alive: the thread of every engine runs."""
     failure = service_of(request).failure
     if failure is not None:
         raise unavailable(failure)
@@ -28,7 +28,7 @@ async def health(request: Request) -> Status:
 
 @public.get("/ready")
 async def ready(request: Request) -> Status:
-    """Ready: alive, started and not draining."""
+    """Says whether the server is ready: alive, started and not draining."""
     await health(request)
     service_of(request).require_open()
     return Status(status="ready")
@@ -36,7 +36,7 @@ async def ready(request: Request) -> Status:
 
 @public.get("/version")
 async def read_version() -> Version:
-    """The distribution's version."""
+    """Gives the version of the package `trimtab`."""
     try:
         return Version(version=version("trimtab"))
     except PackageNotFoundError:
@@ -45,12 +45,13 @@ async def read_version() -> Version:
 
 @private.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """The Prometheus exposition."""
-    # The exposition's own content type, charset included; `media_type` would add a second one.
+    """Gives the metrics, as Prometheus reads them."""
+    # As a header, because `media_type` would add a charset to a content type that has one already.
     return Response(service_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 @private.get("/openapi.json")
-async def openapi(request: Request) -> dict[str, object]:
-    """The OpenAPI document of this server."""
-    return document(request.app)
+async def openapi(request: Request) -> dict[str, Any]:
+    """Gives the OpenAPI document of this server."""
+    content: dict[str, Any] = request.app.openapi()
+    return content

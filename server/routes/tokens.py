@@ -6,11 +6,16 @@ from fastapi import APIRouter, Request
 
 from server.errors import bad_request, echo
 from server.intake.body import read_body
-from server.intake.conversation import encode_messages, encode_text
-from server.protocol.operations import TokenizerInfo
-from server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from server.replies.tokens import token_text
-from server.routes.common import service_of
+from server.intake.encoding import encode_messages, encode_text
+from server.protocol.tokens import (
+    Detokenized,
+    DetokenizeRequest,
+    Tokenized,
+    TokenizeRequest,
+    TokenizerInfo,
+)
+from server.replies.token_text import token_text
+from server.service import service_of
 from steering.crossing.text import decode
 
 router = APIRouter()
@@ -18,9 +23,9 @@ router = APIRouter()
 
 @router.post("/tokenize")
 async def tokenize(request: Request) -> Tokenized:
-    """A text's, or a conversation's, token ids."""
+    """Turns a text or a conversation into token ids."""
     service = service_of(request)
-    body = await read_body(request, TokenizeRequest, service.config.max_body_bytes)
+    body = await read_body(request, TokenizeRequest, service.config)
     base = service.base(body.model)
     messages, prompt = body.messages, body.prompt
     if (messages is None) == (prompt is None):
@@ -28,15 +33,15 @@ async def tokenize(request: Request) -> Tokenized:
 
     def encode() -> list[int]:
         if messages is not None:
-            generation = body.add_generation_prompt is not False
-            return encode_messages(base, messages, add_generation_prompt=generation)
+            add = body.add_generation_prompt is not False
+            return encode_messages(base, messages, add_generation_prompt=add)
         return encode_text(base, prompt or "", special=body.add_special_tokens is not False)
 
     tokens = await base.off_loop(encode)
-    vocabulary = base.engine.base.vocabulary
+    vocabulary = base.vocabulary
     return Tokenized(
         count=len(tokens),
-        max_model_len=base.engine.max_model_len,
+        max_model_len=base.max_model_len,
         tokens=tokens,
         token_strs=[token_text(vocabulary, token) for token in tokens] if body.return_token_strs else None,
     )
@@ -44,11 +49,11 @@ async def tokenize(request: Request) -> Tokenized:
 
 @router.post("/detokenize")
 async def detokenize(request: Request) -> Detokenized:
-    """The text of token ids."""
+    """Turns token ids into text."""
     service = service_of(request)
-    body = await read_body(request, DetokenizeRequest, service.config.max_body_bytes)
+    body = await read_body(request, DetokenizeRequest, service.config)
     base = service.base(body.model)
-    vocabulary = base.engine.base.vocabulary
+    vocabulary = base.vocabulary
     wrong = next((token for token in body.tokens if not 0 <= token < len(vocabulary)), None)
     if wrong is not None:
         raise bad_request(
@@ -59,13 +64,13 @@ async def detokenize(request: Request) -> Detokenized:
 
 @router.get("/tokenizer_info")
 async def tokenizer_info(request: Request, model: str | None = None) -> TokenizerInfo:
-    """The tokenizer's class, special tokens and chat template."""
+    """Describes a base's tokenizer: its class, special tokens and chat template."""
     base = service_of(request).base(model)
-    tokenizer = base.engine.base.tokenizer
+    tokenizer = base.tokenizer
     return TokenizerInfo(
         tokenizer_class=type(tokenizer).__name__,
-        vocab_size=base.engine.base.vocab_size,
-        model_max_length=base.engine.max_model_len,
+        vocab_size=base.vocab_size,
+        model_max_length=base.max_model_len,
         bos_token=getattr(tokenizer, "bos_token", None),
         eos_token=getattr(tokenizer, "eos_token", None),
         pad_token=getattr(tokenizer, "pad_token", None),

@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from server.engines.worker import EngineWorker, Observer
+from server.engines.observer import Observer
+from server.engines.worker import EngineWorker
 from server.names import NONE, SEVERAL
 from server.telemetry.request_record import CURRENT
 from steering.engine.outputs import EngineStats

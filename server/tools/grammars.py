@@ -1,26 +1,30 @@
-"""The grammars that answers are held to, as the engine's constraints take them: llguidance's Lark with JSON schemas."""
+"""The grammars that constrain answers, in llguidance's dialect of Lark, which contains JSON schemas."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from mapping_cache import CanonicalVocabulary
 from server.errors import bad_request, echo
-from server.protocol.common import ResponseFormat
+from server.protocol.response_format import ResponseFormat
 from steering.engine.constraint import Constraint, ConstraintCompiler, ConstraintError
-from steering.model.loaded_model import LoadedModel
 
 _COMPILE_SECONDS = 10.0
 MAX_SCHEMA_BYTES = 2**16
 _WHITESPACE = "[ ]?"
-"""Between JSON's tokens: an answer is one line, or a model that likes white space would never come to its end."""
+"""The white space between JSON's tokens: at most one space, so that no model can fill an answer with white space."""
 
 
 def json_rule(name: str, schema: Mapping[str, Any], *, strict: bool, field: str) -> str:
-    """A rule of this name: JSON that satisfies `schema`. Raises a 400 that names `field` where it is too long."""
+    """The grammar rule `name`: JSON that satisfies `schema`.
+
+    Keywords that cannot be enforced are errors where `strict`, and are ignored otherwise. Raises a 400 that names
+    `field` for a schema that is too long.
+    """
     options = {"whitespace_pattern": _WHITESPACE, "lenient": not strict}
     text = json.dumps({**schema, "x-guidance": options})
     if len(text) > MAX_SCHEMA_BYTES:
@@ -29,7 +33,7 @@ def json_rule(name: str, schema: Mapping[str, Any], *, strict: bool, field: str)
 
 
 def answer_rule(response_format: ResponseFormat | None) -> str | None:
-    """The rule `answer` for the form that a request asks for; None for plain text. Raises a 400."""
+    """The grammar rule `answer` for `response_format`; None for plain text. Raises what `json_rule` raises."""
     if response_format is None or response_format.type == "text":
         return None
     wanted = response_format.json_schema
@@ -39,16 +43,17 @@ def answer_rule(response_format: ResponseFormat | None) -> str | None:
 
 
 class GrammarCompiler:
-    """Compiles grammars for one base in a thread of its own: neither the event loop nor the engine waits for one."""
+    """Compiles grammars for one base in a thread of its own, so that neither the event loop nor the engine waits."""
 
-    def __init__(self, name: str, base: LoadedModel) -> None:
-        self._base = base
+    def __init__(self, name: str, vocabulary: CanonicalVocabulary, eos_token_ids: Collection[int]) -> None:
+        self._vocabulary = vocabulary
+        self._eos_token_ids = eos_token_ids
         self._compiler: ConstraintCompiler | None = None
-        # One thread: a client with slow grammars keeps other grammars waiting, but nothing else.
+        # One thread, so that a client with slow grammars delays other grammars and nothing else.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"grammar-{name}")
 
     async def compile(self, rules: str, field: str) -> Constraint:
-        """The constraint of a grammar that begins at `start`; raises a 400 that names `field`."""
+        """The constraint for a grammar whose first rule is `start`; raises a 400 that names `field`."""
         compiling = asyncio.get_running_loop().run_in_executor(self._thread, self._compile, rules)
         try:
             return await asyncio.wait_for(compiling, _COMPILE_SECONDS)
@@ -65,5 +70,5 @@ class GrammarCompiler:
 
     def _compile(self, rules: str) -> Constraint:
         if self._compiler is None:
-            self._compiler = ConstraintCompiler(self._base.vocabulary, self._base.eos_token_ids)
+            self._compiler = ConstraintCompiler(self._vocabulary, self._eos_token_ids)
         return self._compiler.compile(rules)

@@ -21,7 +21,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def make_client(engine: FakeEngine) -> Iterator[MakeClient]:
-    """An app around the fake engine, with the given settings."""
+    """Makes a client of an app around the fake engine, with the given settings."""
     with ExitStack() as stack:
 
         def make(**settings: Any) -> TestClient:

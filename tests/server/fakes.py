@@ -1,4 +1,4 @@
-"""An engine without a model: it says what it is told to, one burst of tokens a step, over a byte vocabulary."""
+"""An engine without a model: it generates given tokens over a byte vocabulary, one burst in each step."""
 
 from __future__ import annotations
 
@@ -74,7 +74,11 @@ class Running:
 
 @dataclass
 class FakeEngine:
-    """`say` decides a request's tokens; an EOS is added. `hold` makes steps wait; `broken` makes them raise."""
+    """Generates the bytes that `say` returns for a request, then an EOS.
+
+    `endless` generates "x" for ever instead. Steps wait while `go` is clear, and raise if `broken`; `prepare` raises
+    `unprepared` if it is given.
+    """
 
     say: Callable[[Request], bytes] = lambda request: b"hello world"
     burst: int = 1

@@ -1,4 +1,4 @@
-"""Who may do what, and what an administrator may ask for."""
+"""The keys that each route needs, and the loads that are refused to an administrator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 MakeClient = Callable[..., TestClient]
 
-# Which reply a key gets: nobody's, a wrong one, a client's, the administrator's.
+# The statuses in the cases below are in this order.
 KEYS = {"nobody": None, "wrong": "guess", "client": "client", "admin": "boss"}
 
 
@@ -32,7 +32,7 @@ KEYS = {"nobody": None, "wrong": "guess", "client": "client", "admin": "boss"}
         ({"api_key": ["client"], "admin_key": "boss"}, "GET", "/metrics", (401, 401, 200, 200)),
     ],
 )
-def test_who_may_do_what(
+def test_the_reply_to_each_key(
     make_client: MakeClient, settings: dict[str, Any], method: str, path: str, statuses: tuple[int, ...]
 ) -> None:
     client = make_client(**settings)

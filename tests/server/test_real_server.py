@@ -17,7 +17,7 @@ import pytest
 from server.app import build_app
 from server.config import load_config
 from server.http_server import make_server
-from server.replies.tokens import token_text
+from server.replies.token_text import token_text
 from server.service import Service
 from tests.models import save_folder, tiny_model, tokenizer_byte_level, tokenizer_sentencepiece
 
@@ -68,7 +68,7 @@ def server(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(server: Running) -> Iterator[None]:
-    """Law 8: whenever idle, every page is free."""
+    """Law 8: whenever the server is idle, every page is free."""
     yield
     for base in server.service.bases.values():
         wait_for(lambda base=base: not base.engine.has_work and base.worker.pending == 0)  # type: ignore[misc]
@@ -85,7 +85,7 @@ def client(server: Running) -> Iterator[openai.OpenAI]:
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it never came true"
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.005)
 
 
@@ -130,7 +130,7 @@ def test_chat_streamed_and_not_agree(client: openai.OpenAI, model: str) -> None:
     assert whole.choices[0].logprobs is not None
 
 
-def test_steering_changes_what_is_said_and_alpha_0_does_not(client: openai.OpenAI) -> None:
+def test_steering_changes_the_answer_and_alpha_0_does_not(client: openai.OpenAI) -> None:
     def ask(model: str, **extra: Any) -> str:
         reply = client.completions.create(
             model=model, prompt=PROMPT, max_tokens=12, temperature=0, extra_body=extra
@@ -145,7 +145,7 @@ def test_steering_changes_what_is_said_and_alpha_0_does_not(client: openai.OpenA
 
 
 @pytest.mark.parametrize("model", ["bytes", "bytes:steer"])
-def test_an_echo_scores_what_generation_said(server: Running, client: openai.OpenAI, model: str) -> None:
+def test_an_echo_scores_a_generated_answer_alike(server: Running, client: openai.OpenAI, model: str) -> None:
     vocabulary = server.service.bases["bytes"].engine.base.vocabulary
     ids = {token_text(vocabulary, token_id): token_id for token_id in range(len(vocabulary))}
 
@@ -198,7 +198,7 @@ def test_many_at_once_are_each_their_own(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_who_disconnects_frees_their_pages(
+def test_a_client_that_disconnects_frees_its_pages(
     server: Running, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = server.service.bases["pieces"]
@@ -220,6 +220,6 @@ def test_who_disconnects_frees_their_pages(
         else:
             with pytest.raises(httpx.ReadTimeout):
                 client.post("/v1/completions", json=body, timeout=0.1)
-    # All eight were ended before their end; that their pages are free is checked after every test.
+    # All eight were aborted before they had finished. `_nothing_is_left` checks that their pages are free.
     wait_for(lambda: ended == [True] * 8)
     wait_for(lambda: base.worker.stats.running == 0)

@@ -1,4 +1,4 @@
-"""Laws 6 and 9: what is streamed is what is not streamed, and bad input never reaches the engine."""
+"""Laws 6 and 9: streamed text is the unstreamed text, and bad input never reaches the engine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from server.intake.planning import Prompt
-from server.replies.sequences import Delta, SequenceText
-from server.replies.stops import StopMatcher
+from server.intake.plan import Prompt
+from server.replies.sequence_text import Delta, SequenceText
+from server.replies.stop_strings import StopMatcher
 from steering.types import FinishReason, StepOutput, TokenLogprob
 from tests.server.fakes import EOS, VOCABULARY, FakeEngine
 
@@ -26,7 +26,7 @@ STOPS = st.lists(st.text("ab", min_size=1, max_size=4), max_size=3)
 
 
 def cut(text: str, stops: list[str], *, include: bool = False) -> str:
-    """The law, said plainly: up to the stop string that ends first, the longest where several do."""
+    """The law, in its simplest form: cuts at the stop string that ends first, the longest where several end there."""
     for end in range(1, len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:
@@ -47,7 +47,7 @@ def test_law_06_a_stop_string_cuts_alike_however_the_text_is_split(
     given_out = ""
     for piece in pieces_of(text, cuts):
         given_out += matcher.push(piece)
-        # Nothing is ever passed on that the end would have to take back.
+        # Text that has been passed on is never wrong later.
         assert cut(text, stops, include=include).startswith(given_out)
     assert given_out + matcher.finish() == cut(text, stops, include=include)
 
@@ -56,7 +56,7 @@ def test_law_06_a_stop_string_cuts_alike_however_the_text_is_split(
 def test_law_06_no_prefix_of_a_stop_string_leaks(text: str, more: str, stops: list[str]) -> None:
     matcher = StopMatcher(stops)
     given_out = "".join(matcher.push(letter) for letter in text)
-    # Whatever comes next, what is out is part of the right answer.
+    # Whatever follows, the text that was passed on begins the right answer.
     assert cut(text + more, stops).startswith(given_out)
 
 
@@ -70,7 +70,7 @@ def test_law_06_no_prefix_of_a_stop_string_leaks(text: str, more: str, stops: li
 def test_law_06_streamed_text_joined_is_the_unstreamed_text(
     text: str, stops: list[str], half: bool, cuts: list[int], prompt: bytes
 ) -> None:
-    # The text may end amid a character, which only the end of the sequence makes a U+FFFD.
+    # The text may end within a character, which becomes U+FFFD only at the end of the sequence.
     ids = [*text.encode(), *([0xE2, 0x82] if half else []), EOS]
     marks = sorted({0, len(ids), *(mark % (len(ids) + 1) for mark in cuts)})
     steps = [tuple(ids[start:end]) for start, end in pairwise(marks)]
@@ -241,7 +241,7 @@ def test_law_09_bad_chat_is_refused_before_the_engine(
     canary(client)
 
 
-def test_law_09_what_the_engine_itself_refuses_is_a_400(client: TestClient) -> None:
+def test_law_09_a_request_that_the_engine_refuses_is_a_400(client: TestClient) -> None:
     reply = client.post("/v1/completions", json={"model": "base", "prompt": ["hi", "refuse me"]})
     assert reply.status_code == 400
     assert reply.json()["error"]["param"] == "prompt"
@@ -249,7 +249,7 @@ def test_law_09_what_the_engine_itself_refuses_is_a_400(client: TestClient) -> N
 
 
 def canary(client: TestClient) -> None:
-    """Nothing else is disturbed."""
+    """Checks that the server still serves other requests."""
     reply = client.post("/v1/completions", json={"model": "base:forget", "prompt": "hi"})
     assert reply.status_code == 200
     assert reply.json()["choices"][0]["text"] == "hello world"

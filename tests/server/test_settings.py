@@ -1,4 +1,4 @@
-"""Flags win, then the environment, then the file."""
+"""Settings: flags go before the environment, the environment before the file; mistakes are refused."""
 
 from __future__ import annotations
 

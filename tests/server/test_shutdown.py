@@ -37,7 +37,7 @@ def serve(model: Path, tmp_path: Path) -> Iterator[Serve]:
 
 
 class Work(threading.Thread):
-    """A stream of many sequences, one after the other, which takes some seconds."""
+    """A stream of many sequences, which run one after the other and take some seconds."""
 
     def __init__(self, server: ServerProcess, sequences: int) -> None:
         super().__init__()

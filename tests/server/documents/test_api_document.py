@@ -10,10 +10,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from server.app import include_routes
 from server.documents.api_document import page
 from server.documents.openapi import ROUTES, document
 from server.documents.schema_text import bounds, type_text
+from server.routes.routers import include_routes
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -34,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def allowed(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) -> Path:
-    """The adapters' directory: two sound adapters."""
+    """The adapters' directory, with two adapters that load."""
     folder = tmp_path_factory.mktemp("allowed")
     for name in ("steer", "lean"):
         shutil.copytree(folders[name], folder / name)
@@ -55,7 +55,7 @@ def server(folders: dict[str, Path], allowed: Path) -> Iterator[ServerThread]:
 
 @pytest.fixture
 def admin(server: ServerThread) -> Iterator[httpx.Client]:
-    """An administrator's client; whatever a test loads is unloaded after it, and nothing else is left (law 8)."""
+    """An administrator's client. After each test its adapters are unloaded, and nothing may be left (law 8)."""
     with httpx.Client(base_url=server.url, headers={"authorization": "Bearer boss"}, timeout=60) as client:
         yield client
         for card in loaded(client):
@@ -89,7 +89,7 @@ def ask(client: httpx.Client, model: str, tokens: int = 12) -> tuple[str, str | 
 
 
 def alone(client: httpx.Client, tokens: int = 12) -> dict[str, str]:
-    """Version -> what it says alone, of the two sound adapters on `bytes`."""
+    """The text that `bytes` generates with each of the two adapters, by the adapter's version."""
     said = {}
     for path in ("steer", "lean"):
         version = load(client, f"alone-{path}", path)["version"]
@@ -179,7 +179,7 @@ def test_files_that_change_while_they_are_read_are_refused(
 
 
 class Stream:
-    """A long steered stream, read in a thread of its own from its second event on."""
+    """A long steered stream, read in a thread of its own; constructed once its first event has arrived."""
 
     def __init__(self, server: ServerThread, model: str, tokens: int) -> None:
         self._begun = threading.Event()
@@ -214,7 +214,7 @@ class Stream:
 
 @pytest.fixture
 def slow_steps(server: ServerThread, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The engine of `bytes` waits before each step until the event is set, once `hold` clears it."""
+    """An event; while it is clear, the engine of `bytes` waits before each step."""
     engine: Any = server.service.bases["bytes"].engine
     go = threading.Event()
     go.set()
@@ -236,7 +236,7 @@ def test_a_request_runs_to_its_end_on_the_version_it_began_with(
     first = load(admin, "tab", "steer")["version"]
     stream = Stream(server, "bytes:tab", 60)
     slow_steps.clear()
-    # The change itself waits for the step that is held.
+    # The change waits for the held step.
     with ThreadPoolExecutor(1) as pool:
         change = pool.submit(load, admin, "tab", "lean", replace=True)
         slow_steps.set()
@@ -296,7 +296,7 @@ def test_replacements_at_once_serialise_and_no_wrong_version_is_served(
         changes = list(pool.map(change, ["lean", "steer"] * 4))
         for done in checks:
             done.result()
-    # Each replaced what the one before it had put there: they make one chain, in some order.
+    # Each change replaced the version that the change before it installed, in whatever order they ran.
     replaced = sorted(old for old, _ in changes)
     made = sorted(new for _, new in changes)
     last = loaded(admin)[0]["version"]

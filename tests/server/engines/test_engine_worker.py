@@ -1,4 +1,4 @@
-"""The worker: a dead engine answers everybody, a full queue nobody, and who leaves frees what they held."""
+"""The worker: dead engines answer every job, full queues refuse jobs, and clients that leave free their places."""
 
 from __future__ import annotations
 

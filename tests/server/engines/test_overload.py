@@ -1,4 +1,4 @@
-"""Too much, too long, too slow: refused or ended in time, and whoever else is there is served."""
+"""Requests that are too many, too long or too slow are refused or ended in time, and the others are served."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHAT = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
 
 @pytest.fixture
 def tokenized(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every text that was tokenized."""
+    """The texts that were tokenized."""
     texts: list[str] = []
     encode = engine.base.tokenizer.encode
 
@@ -121,7 +121,7 @@ def test_a_tokenizer_with_too_much_to_do_is_a_429(
     monkeypatch.setattr(engine.base.tokenizer, "encode", encode)
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(client.post, "/tokenize", json={"prompt": "hi"}) for _ in range(3)]
-        # Two wait at the most, so one of the three is refused at once.
+        # At most two may wait or run, so one of the three is refused at once.
         assert reached.acquire(timeout=20)
         wait_for(lambda: any(future.done() for future in asked))
         go.set()
@@ -152,7 +152,7 @@ def test_a_prompt_of_too_many_bytes_is_a_413(
         extra = {field: text} if field else {"messages": messages}
         return client.post(path, json={"model": "base", **extra})
 
-    # Characters are not bytes: sixty of these are 120.
+    # The limit is in bytes: sixty of these characters are 120.
     for text in ("é" * 60, "a" * 101, "a" * 5000):
         reply = post(text)
         assert (reply.status_code, reply.json()["error"]["code"]) == (413, 413)

@@ -1,4 +1,4 @@
-"""Threads that end with their work, and what must run in them."""
+"""Threads that each run one function, and the loading of engines in such a thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from steering.types import ModelLoadError
 from tests.server_thread import wait_for
 
 
-def test_what_a_function_returns_or_raises_reaches_who_waits() -> None:
+def test_the_result_or_error_of_the_function_reaches_the_future() -> None:
     assert start_thread(lambda: threading.current_thread().name, "own").result() == "own"
 
     def fails() -> None:
@@ -31,8 +31,8 @@ def test_what_a_function_returns_or_raises_reaches_who_waits() -> None:
         start_thread(fails, "own").result()
 
 
-def test_what_a_failed_load_held_goes_with_its_error() -> None:
-    """Without waiting for the collector: the next attempt needs the memory."""
+def test_the_memory_of_a_failed_load_is_freed_with_its_error() -> None:
+    """The memory is freed without the garbage collector, because the next attempt needs it."""
 
     class Weights:
         pass
@@ -54,7 +54,7 @@ def test_what_a_failed_load_held_goes_with_its_error() -> None:
         gc.enable()
 
 
-async def test_it_runs_to_its_end_when_nobody_waits_any_more() -> None:
+async def test_the_function_runs_to_its_end_after_its_waiter_has_left() -> None:
     go, done = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -72,7 +72,7 @@ async def test_it_runs_to_its_end_when_nobody_waits_any_more() -> None:
 
 
 def test_engines_are_loaded_in_a_thread_that_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or OpenMP would keep its worker threads beside the engine's own."""
+    """Otherwise OpenMP would keep the worker threads of the loading beside the engine's own."""
     seen: list[threading.Thread] = []
 
     def loaded(*given: object, **named: object) -> object:

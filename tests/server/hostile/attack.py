@@ -1,4 +1,4 @@
-"""Sends what a hostile client might, holds the reply to the rules, and sends the canary after it."""
+"""Sends requests of a hostile client, checks their replies, and then sends a good request, the canary."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CANARY = {
 
 
 class Bystander:
-    """Asks for the same long answer over and over; `disturbed` has every reply that was not the first one again."""
+    """Repeats one long request; `disturbed` collects the replies that differ from the first."""
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
@@ -43,9 +43,9 @@ class Bystander:
         self.canary = ""
 
     def run(self) -> None:
-        """Until told to leave."""
+        """Repeats the request until `leave` is set."""
         body = {**_CANARY, "model": "pieces:lean", "max_tokens": 40}
-        # It may be slow on a machine that does much else; it must not be wrong.
+        # A busy machine may make it slow, but never wrong.
         with self._server.client(timeout=120) as client:
             expected = client.post(COMPLETIONS, json=body).text.partition('"choices"')[2]
             while not self.leave.wait(0.3):
@@ -54,7 +54,7 @@ class Bystander:
                 except httpx.HTTPError as error:
                     self.disturbed.append(repr(error))
                     return
-                # A queue that somebody else fills is nobody's fault here.
+                # The attacks may fill the queue, so a 429 is no fault.
                 if reply.status_code != 429 and reply.text.partition('"choices"')[2] != expected:
                     self.disturbed.append(reply.text)
                 self.rounds += 1
@@ -70,7 +70,7 @@ class Attack:
     def send(
         self, path: str, body: Any = None, *, content: bytes | str | None = None, **options: Any
     ) -> httpx.Response:
-        """Posts `body` as JSON, or `content` as it is; any reply must be a decent one."""
+        """Posts `body` as JSON, or `content` unchanged, and checks the reply with `check_decent`."""
         if content is None:
             content = json.dumps(body)
         headers = {"content-type": "application/json", **options.pop("headers", {})}
@@ -84,7 +84,7 @@ class Attack:
         return reply
 
     def refuse(self, path: str, body: Any = None, *, param: str | None, **options: Any) -> httpx.Response:
-        """Sends what must be a 400 that names `param`."""
+        """Sends a request that must get a 400 that names `param`."""
         reply = self.send(path, body, **options)
         error = reply.json()
         assert reply.status_code == 400, (reply.status_code, reply.text[:500])
@@ -92,18 +92,18 @@ class Attack:
         return reply
 
     def change(self, path: str, change: dict[str, Any], *, param: str | None) -> None:
-        """A good request with a change that must be refused."""
+        """Sends a good request with a change that must be refused."""
         self.refuse(path, {**BASICS[path], **change}, param=param)
 
     def accept(self, path: str, change: dict[str, Any]) -> dict[str, Any]:
-        """A good request with a change that must be served."""
+        """Sends a good request with a change that must be served."""
         reply = self.send(path, {**BASICS[path], **change})
         assert reply.status_code == 200, reply.text[:500]
         answer: dict[str, Any] = reply.json()
         return answer
 
     def canary(self) -> None:
-        """A request of somebody else's gets what it always gets."""
+        """Sends another client's request, which must get the same answer every time."""
         reply = self._client.post(COMPLETIONS, json=_CANARY)
         assert reply.status_code == 200, reply.text
         text = reply.json()["choices"][0]["text"]
@@ -113,7 +113,7 @@ class Attack:
 
 
 def check_decent(reply: httpx.Response) -> None:
-    """No 5xx, no unbounded reply, and every error in the one shape, telling no more than it should."""
+    """Checks that a reply is no 5xx and not too long, and that an error has the one body and leaks nothing."""
     assert reply.status_code < 500, reply.text[:500]
     if reply.status_code < 400:
         assert len(reply.content) < LONGEST_REPLY

@@ -1,4 +1,4 @@
-"""One server in its own process for all hostile input, and what proves that nobody else is hurt by any of it."""
+"""One server process for all hostile input, and a second client that proves that others are served meanwhile."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def server(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="package")
 def bystander(server: ServerProcess) -> Iterator[Bystander]:
-    """A row that is always running beside whatever is sent."""
+    """A second client, whose sequence runs beside every attack."""
     bystander = Bystander(server)
     thread = threading.Thread(target=bystander.run, daemon=True)
     thread.start()

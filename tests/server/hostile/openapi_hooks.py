@@ -1,4 +1,4 @@
-"""What schemathesis needs to know beyond the OpenAPI document; it imports this by the name in SCHEMATHESIS_HOOKS."""
+"""Hooks for schemathesis, which imports this module by the name in SCHEMATHESIS_HOOKS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ MOST_TOKENS = 4
 
 @schemathesis.hook
 def map_body(context: Any, body: Any) -> Any:
-    """A drawn name is never one that is served, and few would wait for 2^31 tokens; what is no name or number stays."""
+    """Puts a served model in place of a random name, and limits the tokens; values of other types stay.
+
+    A random name is never served, and an answer of up to 2^31 tokens takes too long.
+    """
     if isinstance(body, dict):
         if isinstance(body.get("model"), str):
             body = {**body, "model": SERVED[len(body["model"]) % len(SERVED)]}
@@ -25,14 +28,14 @@ def map_body(context: Any, body: Any) -> Any:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """It reads the adapters' names and would unload them, as the admin key lets it; the rest is to stay steered."""
+    """Protects the two adapters: schemathesis finds their names and has the admin key to unload them."""
     if case.method.upper() == "DELETE" and case.path_parameters.get("name") in ("steer", "lean"):
         case.path_parameters["name"] = "nobody"
 
 
 @schemathesis.check
 def a_refusal_names_its_field(ctx: Any, response: Any, case: Any) -> None:
-    """A 400 says which field is at fault, unless the body is no JSON object at all."""
+    """A 400 names the field at fault, unless the body is not a JSON object."""
     if response.status_code == 400 and isinstance(case.body, dict) and "json" in str(case.media_type):
         error = response.json()["error"]
         assert error["param"] is not None or "not a valid JSON object" in error["message"], error
@@ -40,6 +43,6 @@ def a_refusal_names_its_field(ctx: Any, response: Any, case: Any) -> None:
 
 @schemathesis.check
 def an_error_is_short(ctx: Any, response: Any, case: Any) -> None:
-    """No error repeats more than a little of what it was sent."""
+    """An error repeats little of the request."""
     if response.status_code >= 400:
         assert len(response.content) < 2_000, response.text[:3000]

@@ -1,4 +1,4 @@
-"""Whole bodies, drawn at random: any JSON at all, and good requests with any of their fields turned into anything."""
+"""Random bodies: arbitrary JSON, and good requests with arbitrary values in their fields."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def changes(path: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def send(attack: Attack, path: str, body: Any) -> None:
-    # `surrogatepass` and NaN: what Python calls JSON need not be any.
+    # With `surrogatepass` and NaN, Python may write bodies that are not JSON.
     reply = attack.send(path, content=json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     assert reply.status_code in (200, 400, 404, 413, 429), reply.text
 

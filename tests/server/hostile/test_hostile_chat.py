@@ -116,7 +116,7 @@ def deep(levels: int) -> dict[str, Any]:
 
 
 def doubling(levels: int) -> dict[str, Any]:
-    """Each definition refers twice to the next: 2^levels when written out."""
+    """A schema in which each definition refers twice to the next: 2^levels when expanded."""
     definitions: dict[str, Any] = {
         f"d{i}": {
             "type": "object",
@@ -190,7 +190,7 @@ def test_a_schema_that_cannot_be_or_should_not(attack: Attack, path: str, name: 
     reply = attack.send(path, {**BASICS[path], "response_format": form, "max_tokens": 6})
     assert reply.status_code in (200, 400, 413), reply.text
     if reply.status_code == 400:
-        # Where it is nested deeper than any JSON is read, nothing can be named.
+        # A body that is nested too deeply is not parsed at all, so no field can be named.
         assert reply.json()["error"]["param"] == (None if name == "too deep" else "response_format")
 
 
@@ -218,7 +218,7 @@ def test_a_schema_that_cannot_be_or_should_not(attack: Attack, path: str, name: 
     ],
     ids=json.dumps,
 )
-def test_a_form_that_is_none(attack: Attack, form: Any) -> None:
+def test_an_invalid_response_format(attack: Attack, form: Any) -> None:
     attack.change(CHAT, {"response_format": form}, param="response_format")
 
 

@@ -1,4 +1,4 @@
-"""Every number that a request may have, at every value that it should not."""
+"""Every number in a request, with values that are out of bounds or no numbers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from server.protocol.chat import ChatRequest
-from server.protocol.common import SteeringChoice
 from server.protocol.completions import CompletionRequest
+from server.protocol.steering import SteeringChoice
 from tests.server.hostile.attack import BASICS, CHAT, COMPLETIONS, Attack
 
-# What is a number in JSON's eyes or nearly so; each field sees all of them and its own bounds.
+# Numbers in JSON, and values that resemble them. Each field gets all of them and the values at its own bounds.
 LITERALS = (
     *("0", "-1", "9223372036854775808", "1e999", "NaN", "Infinity", "-Infinity", "1.5", "1.0", "-0.0"),
     *(
@@ -89,7 +89,7 @@ def test_a_number_out_of_place(attack: Attack, path: str, name: str, schema: dic
     for literal in dict.fromkeys((*LITERALS, *bounds(schema))):
         reply = attack.send(path, content=f'{rest[:-1]}, "{name}": {literal}}}')
         if is_valid(literal, schema):
-            # It may still contradict the rest of the request, and then its message says so.
+            # A valid value may still contradict another field.
             assert reply.status_code in (200, 400, 429), literal
         else:
             assert reply.status_code == 400, (literal[:40], reply.text)

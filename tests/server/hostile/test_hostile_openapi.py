@@ -14,8 +14,8 @@ from server.documents.openapi import ROUTES
 from tests.server.hostile.attack import COMPLETION, COMPLETIONS
 from tests.server_process import ADMIN_KEY, REPOSITORY, ServerProcess, serving
 
-# A schema cannot say that a token id is beyond a vocabulary, a prompt too long for a model or one field at odds with
-# another: such requests are valid by the schema and refused with a 400. That those name their field is a check of ours.
+# A schema cannot express that a token id is not in the vocabulary, that a prompt is too long for the model, or that two
+# fields contradict each other. Such requests get a 400; `a_refusal_names_its_field` checks that it names a field.
 CONFIGURATION = """
 generation.database = "none"
 
@@ -27,7 +27,7 @@ SECONDS = 60
 
 @pytest.fixture
 def own_server(folders: dict[str, Path], tmp_path: Path) -> Iterator[ServerProcess]:
-    """With the admin key it may change what is served, so that it has a server for itself."""
+    """A server of its own for schemathesis, which has the admin key and may load and unload adapters."""
     (tmp_path / "adapters").mkdir()
     with serving(
         tmp_path / "server.log",
@@ -64,7 +64,7 @@ def test_schemathesis_finds_nothing(own_server: ServerProcess, tmp_path: Path) -
         check=False,
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    # All but the document's own route, which it leaves out by itself.
+    # All routes but that of the document, which schemathesis leaves out by itself.
     assert f"{len(ROUTES) - 1} selected / {len(ROUTES) - 1} total" in run.stdout, run.stdout[-3000:]
     with own_server.client() as client:
         assert client.post(COMPLETIONS, json={**COMPLETION, "model": "bytes:steer"}).status_code == 200

@@ -1,4 +1,4 @@
-"""Prompts: empty, mixed, out of range, at the limits, far beyond them, and text that is no text."""
+"""Prompts that are empty, mixed, out of range, at the limits or far beyond them, and text that is not Unicode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.server.hostile.attack import CHAT, COMPLETION, COMPLETIONS, Attack
 
-LIMIT = 256  # tokens that the tiny models hold
+LIMIT = 256  # the tiny models' context length, in tokens
 SPECIALS = {"bytes": "<|endoftext|>", "pieces": "</s>"}
 SPECIAL_IDS = {"bytes": 398, "pieces": 2}
 
@@ -24,7 +24,7 @@ SPECIAL_IDS = {"bytes": 398, "pieces": 2}
     ],
     ids=lambda prompt: repr(prompt)[:30],
 )
-def test_a_prompt_that_is_none(attack: Attack, prompt: Any) -> None:
+def test_an_invalid_prompt(attack: Attack, prompt: Any) -> None:
     attack.change(COMPLETIONS, {"prompt": prompt}, param="prompt")
 
 
@@ -80,7 +80,7 @@ def test_fifty_megabytes_of_unknown_length(attack: Attack) -> None:
     try:
         assert attack.send(COMPLETIONS, content=parts()).status_code == 413  # type: ignore[arg-type]
     except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):
-        # It answers and hangs up while we still send.
+        # The server answers and closes the connection while the client is still sending.
         attack.canary()
 
 
@@ -105,7 +105,7 @@ def test_text_that_is_no_unicode(attack: Attack, path: str, text: bytes) -> None
         CHAT: b'{"model": "bytes", "messages": [{"role": "user", "content": "%s"}]}',
         "/tokenize": b'{"model": "bytes", "prompt": "%s"}',
     }
-    # It is not JSON at all, so that no field can be named.
+    # Such a body is not JSON, so no field can be named.
     attack.refuse(path, content=bodies[path] % text, param=None)
 
 
@@ -148,7 +148,7 @@ def test_a_special_token_that_was_typed_stays_text(attack: Attack, base: str) ->
     usual = attack.accept(COMPLETIONS, {"model": base, "prompt": "ab"})["usage"]["prompt_tokens"]
     typed = attack.accept(COMPLETIONS, {"model": base, "prompt": f"a{special}b"})["usage"]["prompt_tokens"]
     assert typed > usual + 2
-    # As an id it is what it is.
+    # Sent as an id, it is the special token.
     assert (
         attack.accept(COMPLETIONS, {"model": base, "prompt": [special_id, 45]})["usage"]["prompt_tokens"] == 2
     )

@@ -1,4 +1,4 @@
-"""Biases, stop strings, steering and switches that make no sense, or too much of it."""
+"""Biases, stop strings, steering and switches that are invalid, excessive or contradictory."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_token_as_unlikely_as_can_be(attack: Attack, model: str, temperatu
 
 
 def test_a_bias_on_tokens_that_the_steering_vocabulary_lacks(attack: Attack) -> None:
-    # `pieces` has 480 tokens, the adapters 400, and many are unlike.
+    # `pieces` has 480 tokens and the adapters 400, and many of them have no match.
     for bridge in ("map", "rescore"):
         answer = attack.accept(
             COMPLETIONS,
@@ -208,7 +208,9 @@ def test_a_model_that_is_not_there(attack: Attack, model: Any, status: int) -> N
     ],
     ids=lambda part: repr(part)[:40],
 )
-def test_what_contradicts_itself(attack: Attack, path: str, change: dict[str, Any], param: str) -> None:
+def test_fields_that_contradict_each_other(
+    attack: Attack, path: str, change: dict[str, Any], param: str
+) -> None:
     attack.change(path, change, param=param)
 
 

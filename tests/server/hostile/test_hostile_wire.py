@@ -1,162 +1,17 @@
-"""What goes wrong below the JSON: content types, lengths, encodings, headers, slow and broken-off senders."""
+"""Faults below the JSON: lengths, headers, keys, paths, methods, slow clients and broken connections."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from tests.server.hostile.attack import CHAT, COMPLETION, COMPLETIONS, Attack
+from tests.server.hostile.attack import COMPLETION, COMPLETIONS, Attack
+from tests.server.hostile.raw_http import GOOD, connection, head, status, told
 from tests.server_process import API_KEY, ServerProcess
-
-GOOD = json.dumps(COMPLETION).encode()
-
-
-@contextmanager
-def connection(server: ServerProcess, seconds: float = 15) -> Iterator[socket.socket]:
-    with socket.create_connection(server.address, timeout=seconds) as opened:
-        yield opened
-
-
-def head(length: int | None, *more: bytes, path: str = COMPLETIONS, method: str = "POST") -> bytes:
-    lines = [
-        f"{method} {path} HTTP/1.1".encode(),
-        b"host: localhost",
-        f"authorization: Bearer {API_KEY}".encode(),
-        b"content-type: application/json",
-        *([] if length is None else [f"content-length: {length}".encode()]),
-        *more,
-    ]
-    return b"\r\n".join([*lines, b"", b""])
-
-
-def told(opened: socket.socket) -> bytes:
-    """What the server says until it hangs up or has said all."""
-    said = b""
-    try:
-        while part := opened.recv(65536):
-            said += part
-            if b"\r\n\r\n" in said and b"transfer-encoding" not in said.lower():
-                length = int(said.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-                if len(said.partition(b"\r\n\r\n")[2]) >= length:
-                    break
-    except (ConnectionResetError, BrokenPipeError):
-        pass
-    return said
-
-
-def status(said: bytes) -> int:
-    return int(said.split(b" ", 2)[1]) if said else 0
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
-        "application/xml",
-        "a",
-        "*/*",
-        "json",
-    ],
-)
-def test_another_content_type_is_a_415(attack: Attack, content_type: str) -> None:
-    for path in (COMPLETIONS, CHAT, "/tokenize", "/detokenize"):
-        assert attack.send(path, content=GOOD, headers={"content-type": content_type}).status_code == 415
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"],
-)
-def test_json_by_any_of_its_names(attack: Attack, content_type: str) -> None:
-    assert attack.send(COMPLETIONS, content=GOOD, headers={"content-type": content_type}).status_code == 200
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x" * 5000])
-def test_a_compressed_body_is_a_415(attack: Attack, encoding: str) -> None:
-    content = gzip.compress(GOOD) if encoding == "gzip" else GOOD
-    reply = attack.send(COMPLETIONS, content=content, headers={"content-encoding": encoding})
-    assert reply.status_code == 415
-
-
-def test_a_gzip_bomb_is_never_unpacked(server: ServerProcess, attack: Attack) -> None:
-    bomb = gzip.compress(b" " * 200_000_000)
-    before = server.ask("memory")["bytes"]
-    assert attack.send(COMPLETIONS, content=bomb, headers={"content-encoding": "gzip"}).status_code == 415
-    attack.refuse(COMPLETIONS, content=bomb, param=None)
-    assert server.ask("memory")["bytes"] - before < 50_000_000
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(
-            b"",
-            b" ",
-            b"null",
-            b"true",
-            b"1",
-            b'"a"',
-            b"[]",
-            b"{",
-            b"}",
-            b"{}",
-            b"{]",
-            b'{"model"',
-            b"\x00",
-            b"\xef\xbb\xbf{}",
-        ),
-        *(
-            b"\xff\xfe{\x00}\x00",
-            b"a=1&b=2",
-            b"<a/>",
-            b"{'model': 'bytes'}",
-            GOOD + b"x",
-            GOOD + GOOD,
-            GOOD[:-1],
-            GOOD[1:],
-        ),
-        *(b"[" * 100_000, b'{"a":' * 100_000, b'{"model": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"),
-        *(b"/*a*/" + GOOD, GOOD.replace(b":", b"=", 1), GOOD[:-1] + b",}", b"NaN", b"-", b'"\\u12"'),
-    ],
-    ids=lambda content: repr(content)[:30],
-)
-@pytest.mark.parametrize("path", [COMPLETIONS, CHAT, "/tokenize", "/detokenize"])
-def test_a_body_that_is_no_object(attack: Attack, path: str, content: bytes) -> None:
-    assert attack.send(path, content=content).status_code == 400
-
-
-@pytest.mark.parametrize(
-    "field", ["response_format", "metadata", "logit_bias", "steering", "stop", "messages", "tools"]
-)
-@pytest.mark.parametrize("levels", [50, 150, 5_000, 100_000])
-def test_deep_nesting(attack: Attack, field: str, levels: int) -> None:
-    for opening, closing in (("[", "]"), ('{"a":', "}")):
-        nested = opening * levels + "1" + closing * levels
-        content = f'{{"model": "bytes", "prompt": "a", "{field}": {nested}}}'
-        assert attack.send(COMPLETIONS, content=content).status_code == 400
-    schema = '{"type": "array", "items": ' * levels + "{}" + "}" * levels
-    form = f'{{"type": "json_schema", "json_schema": {{"name": "a", "schema": {schema}}}}}'
-    content = f'{{"model": "bytes", "prompt": "a", "max_tokens": 2, "response_format": {form}}}'
-    assert attack.send(COMPLETIONS, content=content).status_code in (200, 400)
-
-
-def test_of_a_key_given_twice_the_last_counts(attack: Attack) -> None:
-    content = GOOD[:-1] + b', "max_tokens": 3, "max_tokens": 4, "model": "bytes"}'
-    assert attack.send(COMPLETIONS, content=content).json()["usage"]["completion_tokens"] <= 4
-    attack.refuse(
-        COMPLETIONS, content=GOOD[:-1] + b', "max_tokens": 4, "max_tokens": -1}', param="max_tokens"
-    )
-    # A thousand times the same key is one key.
-    assert attack.send(COMPLETIONS, content=GOOD[:-1] + b', "user": "a"' * 1000 + b"}").status_code == 200
 
 
 def test_a_body_that_breaks_off(server: ServerProcess, attack: Attack) -> None:
@@ -175,7 +30,7 @@ def test_a_slow_body_is_given_up(server: ServerProcess, attack: Attack) -> None:
         opened.settimeout(0.05)
         said = b""
         for byte in GOOD:
-            # One byte at a time is never silence, and still takes too long.
+            # A byte every 0.1 seconds keeps the connection active, and the body still takes too long.
             try:
                 opened.sendall(bytes((byte,)))
                 said += opened.recv(65536)
@@ -190,7 +45,7 @@ def test_a_slow_body_is_given_up(server: ServerProcess, attack: Attack) -> None:
         attack.canary()
 
 
-def test_many_slow_bodies_hold_nobody_up(server: ServerProcess, attack: Attack) -> None:
+def test_many_slow_bodies_do_not_delay_others(server: ServerProcess, attack: Attack) -> None:
     opened = [socket.create_connection(server.address, timeout=15) for _ in range(60)]
     for each in opened:
         each.sendall(head(1_000_000) + b'{"model": "bytes", ')
@@ -242,7 +97,7 @@ def test_three_hundred_headers(server: ServerProcess, attack: Attack) -> None:
 @pytest.mark.parametrize(
     "line", [b"GET", b"GET /health", b"GET / HTTP/9.9", b"\x16\x03\x01\x02\x00", b"PRI * HTTP/2.0", b""]
 )
-def test_what_is_not_http(server: ServerProcess, attack: Attack, line: bytes) -> None:
+def test_a_request_that_is_not_http(server: ServerProcess, attack: Attack, line: bytes) -> None:
     with connection(server) as opened:
         opened.sendall(line + b"\r\n\r\n")
         opened.shutdown(socket.SHUT_WR)
@@ -340,12 +195,12 @@ def test_pipelined_requests_are_answered_in_turn(server: ServerProcess, attack: 
     attack.canary()
 
 
-def test_who_hangs_up_at_once_costs_nothing(server: ServerProcess, attack: Attack) -> None:
+def test_clients_that_disconnect_at_once_leave_nothing_running(server: ServerProcess, attack: Attack) -> None:
     body = json.dumps({**COMPLETION, "max_tokens": 200, "n": 4, "stream": True}).encode()
     for _ in range(30):
         with connection(server) as opened:
             opened.sendall(head(len(body)) + body)
-    # Until the server has noticed, they may fill its queue.
+    # Until the server notices the disconnects, they may fill its queue.
     deadline = time.monotonic() + 20
     with server.client() as client:
         while client.post(COMPLETIONS, json=COMPLETION).status_code == 429:

@@ -1,4 +1,4 @@
-"""Clients that take nothing of their reply, or leave: they are let go, and whoever else is there is served."""
+"""Clients that do not read their reply, or leave: their requests end, and other clients are served."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPLETION = {"model": "base", "prompt": "hi", "max_tokens": 20}
 
 
 def raw_request(server: ServerThread, body: dict[str, Any]) -> socket.socket:
-    """A connection whose client has sent a request, and takes as little of the reply as it can."""
+    """A connection on which a request was sent, with a receive buffer as small as possible."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(server.address)
@@ -39,28 +39,28 @@ def read_to_the_end(connection: socket.socket) -> bytes:
     return bytes(content)
 
 
-def test_a_client_that_takes_nothing_is_dropped_and_holds_nobody_up(engine: FakeEngine) -> None:
+def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(engine: FakeEngine) -> None:
     engine.endless = True
     engine.max_model_len = 2 * 10**9
-    # Much at a time, to fill what lies between.
+    # Large events, to fill the buffers between server and client.
     engine.burst = 50
     body = {**COMPLETION, "max_tokens": 10**9, "stream": True, "logprobs": 5}
     with serve_in_thread({"base": engine}, send_timeout=0.5, max_backlog=10**6) as server:
         with raw_request(server, body) as stalled:
             wait_for(lambda: len(engine.running) == 1)
-            # Others are served meanwhile.
+            # Meanwhile another client is served.
             with httpx.Client(base_url=server.url, timeout=20) as client:
                 assert client.post("/v1/completions", json=COMPLETION).status_code == 200
                 wait_for(lambda: not engine.running)
                 assert client.post("/v1/completions", json=COMPLETION).status_code == 200
-            # It gets what the network had taken already, and no proper end.
+            # The client gets the bytes that were in the buffers, without the end of the stream.
             assert not read_to_the_end(stalled).endswith(b"0\r\n\r\n")
         worker = server.service.bases["base"].worker
         wait_for(lambda: worker.pending == 0)
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such limit")
-def test_a_whole_reply_that_nobody_takes_is_dropped(engine: FakeEngine) -> None:
+def test_a_whole_reply_that_is_not_read_is_dropped(engine: FakeEngine) -> None:
     engine.max_model_len = 10**6
     engine.endless = True
     engine.burst = 1000
@@ -76,7 +76,7 @@ def test_a_whole_reply_that_nobody_takes_is_dropped(engine: FakeEngine) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_who_leaves_while_waiting_to_be_admitted_is_aborted(engine: FakeEngine, stream: bool) -> None:
+def test_a_client_that_leaves_before_admission_is_aborted(engine: FakeEngine, stream: bool) -> None:
     engine.endless = True
     engine.max_model_len = 2 * 10**9
     body = {**COMPLETION, "max_tokens": 10**9, "stream": stream}
@@ -93,7 +93,7 @@ def test_who_leaves_while_waiting_to_be_admitted_is_aborted(engine: FakeEngine, 
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_who_leaves_a_real_engines_queue_is_aborted_and_what_runs_goes_on(
+def test_a_client_that_leaves_a_real_engines_queue_is_aborted_and_the_running_request_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     model = str(tiny_folders(tmp_path)["bytes"])
@@ -104,7 +104,7 @@ def test_who_leaves_a_real_engines_queue_is_aborted_and_what_runs_goes_on(
         go, step = threading.Event(), engine.step
 
         def held_step() -> Any:
-            # Held only while one runs and another waits for it.
+            # Steps are held only while one request runs and another waits.
             if engine.stats().running and engine.stats().waiting:
                 go.wait(20)
             return step()

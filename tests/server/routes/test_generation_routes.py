@@ -1,15 +1,17 @@
-"""Completions and chat over the fake engine: what is asked for is what comes back."""
+"""Completions and chat over the fake engine: each field of a request and of its reply."""
 
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from steering.types import Request
+from steering.types import Request, StepOutput
 from tests.server.fakes import EOS, FakeEngine
+from tests.server_thread import wait_for
 
 USER = [{"role": "user", "content": "hi"}]
 
@@ -152,12 +154,23 @@ def test_half_a_character_is_told_by_its_bytes(client: TestClient, engine: FakeE
 def test_a_stop_string_ends_the_engines_work(
     client: TestClient, engine: FakeEngine, include: bool, text: str
 ) -> None:
-    engine.say = lambda request: b"hello world" * 4
-    body = complete(client, stop=["wor"], include_stop_str_in_output=include, max_tokens=40)
+    # Long and slow, so that the engine is still running when the stop string is found.
+    engine.max_model_len = 10**6
+    step = engine.step
+
+    def slow_step() -> list[StepOutput]:
+        time.sleep(0.001)
+        return step()
+
+    engine.step = slow_step  # type: ignore[method-assign]
+    engine.say = lambda request: b"hello world" * 1000
+    body = complete(client, stop=["wor"], include_stop_str_in_output=include, max_tokens=20_000)
     choice = body["choices"][0]
     assert (choice["text"], choice["finish_reason"], choice["stop_reason"]) == (text, "stop", "wor")
     assert body["usage"]["completion_tokens"] == 9
-    assert engine.running == {}
+    # The engine's thread aborts the sequence between two steps, perhaps after the reply.
+    wait_for(lambda: engine.running == {})
+    assert engine.aborted
 
 
 def test_min_tokens_go_before_stop_strings(client: TestClient) -> None:
@@ -224,7 +237,7 @@ def test_chat_streams_role_then_text_then_usage(client: TestClient) -> None:
         assert all(len(entry["top_logprobs"]) == 1 for entry in entries)
     assert chunks[-1]["choices"] == []
     assert chunks[-1]["usage"]["completion_tokens"] == 24
-    # As OpenAI has it: null in every event but the last.
+    # Null in every event but the last, as in OpenAI's.
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
 
 

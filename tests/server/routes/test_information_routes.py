@@ -106,7 +106,7 @@ def test_any_of_the_keys_will_do(make_client: MakeClient) -> None:
         assert client.get(path).status_code == 200
 
 
-def test_metrics_count_what_happened(client: TestClient) -> None:
+def test_metrics_count_requests_and_tokens(client: TestClient) -> None:
     client.post("/v1/completions", json={"model": "base:forget", "prompt": "hi"})
     client.post("/v1/completions", json={"model": "base", "prompt": "hi", "max_tokens": 3})
     client.post("/v1/completions", json={"model": "base", "prompt": "hi", "n": 0})
@@ -146,7 +146,7 @@ def test_a_503_may_be_tried_again() -> None:
     assert ApiError(503, "later").headers() == {"Retry-After": "5"}
 
 
-def test_an_adapter_that_goes_amid_an_answer_is_left_out(
+def test_an_adapter_that_is_unloaded_during_a_request_is_left_out(
     client: TestClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(name: str) -> VocabularyMap:

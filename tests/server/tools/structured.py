@@ -1,4 +1,4 @@
-"""What the tests of structured answers and of tools share: a template that knows tools, and ways to ask."""
+"""Helpers for the tests of structured answers and tools: a chat template that supports tools, and requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CALL = '<tool_call>\n{"name": "weather", "arguments": {"town": "Oslo"}}\n</tool_
 
 
 class Toolsmith(ByteTokenizer):
-    """A chat template that knows tools and past calls of them."""
+    """A tokenizer whose chat template shows tools and past calls."""
 
     chat_template = "<tool_call>"
 
@@ -65,7 +65,7 @@ def chunks_of(client: TestClient, path: str, **fields: Any) -> list[dict[str, An
 
 
 def accepts(engine: FakeEngine, text: str) -> bool:
-    """Whether the grammar that reached the engine ends with this text, or may."""
+    """Whether the grammar that reached the engine accepts `text` as a whole answer."""
     constraint = engine.seen[-1].constraint
     assert constraint is not None
     state, tokens = constraint.start(), list(text.encode())

@@ -1,4 +1,4 @@
-"""`response_format` and `stream_options` over the routes, and which fields a request has."""
+"""`response_format` and `stream_options` over the routes, and the list of all request fields."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def test_the_form_of_an_answer_reaches_the_engine(client: TestClient, engine: Fa
     assert engine.seen[-1].constraint is None
 
 
-def test_what_cannot_be_enforced_is_ignored_unless_strict(client: TestClient, engine: FakeEngine) -> None:
+def test_keywords_that_cannot_be_enforced_are_ignored_unless_strict(
+    client: TestClient, engine: FakeEngine
+) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "unevaluatedProperties": False}
 
     def asked(strict: bool | None) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def test_token_counts_in_a_stream(
     if last is not None:
         assert chunks[-1]["choices"] == [] and counts.pop() == last
     if path == "/v1/chat/completions" and len(inner) > 1:
-        # The first event says who speaks, before anything is said.
+        # The first event has the role, and comes before any token.
         assert counts.pop(0) == 0
     assert sorted(set(counts), key=str) == sorted(inner, key=str)
 
@@ -166,6 +168,6 @@ CHAT = (
 
 
 def test_the_requests_fields_are_these_and_no_others() -> None:
-    """The interface, pinned: what clients rely on does not go, and what comes is meant."""
+    """Pins the interface: no field is lost or added by accident."""
     assert set(CompletionRequest.model_fields) == {*COMPLETIONS.split(), *MEANINGLESS}
     assert set(ChatRequest.model_fields) == {*CHAT.split(), *MEANINGLESS, *OF_CHAT}

@@ -1,4 +1,4 @@
-"""Calls of functions in the forms that models write: read back however the text is split, and demanded by a grammar."""
+"""Function calls in each format: parsed however the text is split, and demanded by a grammar."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from mapping_cache import CanonicalVocabulary
 from server.protocol.tools import FunctionSpec
-from server.tools.calls import ToolCallReader
-from server.tools.formats import Call, HermesCalls, LlamaCalls, MistralCalls, ToolFormat, find_format
-from server.tools.use import ToolUse
+from server.tools.call_formats import Call, HermesCalls, LlamaCalls, MistralCalls, ToolFormat, find_format
+from server.tools.call_reader import ToolCallReader
+from server.tools.tool_use import ToolUse
 from steering.engine.constraint import ConstraintCompiler
 from tests.server.fakes import EOS, VOCABULARY
 
@@ -32,7 +32,7 @@ RAIN = '{"town": "Köln {x}", "days": [1, 2]}'
 
 
 def read(form: ToolFormat, pieces: list[str], *, parallel: bool = True) -> list[str | Call]:
-    """Every part, neighbouring content joined."""
+    """All parts of a text, with adjacent content joined."""
     reader = ToolCallReader(form, NAMES, parallel=parallel)
     parts = [part for piece in pieces for part in reader.push(piece)] + reader.finish()
     joined: list[str | Call] = []
@@ -96,7 +96,7 @@ def test_the_parts_of_a_text_however_it_is_split(
 ) -> None:
     marks = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
     pieces = [text[start:end] for start, end in pairwise(marks)]
-    # `...`: all of it is content.
+    # `...` stands for a text that is content as a whole.
     assert read(FORMS[form], pieces) == ([text] if expected == [...] else expected)
 
 
@@ -106,7 +106,7 @@ def test_the_parts_of_a_text_however_it_is_split(
     )
 )
 @pytest.mark.parametrize("form", list(FORMS))
-def test_no_text_breaks_the_reader_and_none_is_lost(form: str, pieces: list[str]) -> None:
+def test_no_text_breaks_the_reader_or_is_lost(form: str, pieces: list[str]) -> None:
     parts = read(FORMS[form], pieces)
     assert parts == read(FORMS[form], ["".join(pieces)])
     if not any(isinstance(part, Call) for part in parts):
@@ -165,7 +165,7 @@ FUNCTIONS = (
 
 
 def with_specials(*marks: str) -> CanonicalVocabulary:
-    """The byte vocabulary with these special tokens more."""
+    """The byte vocabulary with `marks` as further special tokens."""
     numbers = dict(enumerate(marks, len(VOCABULARY)))
     return dataclasses.replace(
         VOCABULARY,
@@ -180,7 +180,7 @@ def with_specials(*marks: str) -> CanonicalVocabulary:
 )
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("form", list(FORMS))
-def test_whatever_the_grammar_lets_through_is_read_back(
+def test_every_text_of_the_grammar_is_parsed_as_calls(
     form: str, parallel: bool, marks: tuple[str, ...]
 ) -> None:
     vocabulary = with_specials(*marks)
@@ -196,7 +196,7 @@ def test_whatever_the_grammar_lets_through_is_read_back(
             assert bits is not None, state.error
             allowed = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little"))
             others = [int(token) for token in allowed if token != EOS]
-            # An end half of the time that there may be one, so that walks end.
+            # Ends half the time where the grammar allows it, so that the walks are finite.
             token = EOS if not others or (EOS in allowed and chance.random() < 0.5) else chance.choice(others)
             if token == EOS:
                 break

@@ -1,4 +1,4 @@
-"""`tools` over the routes: what reaches the engine, and what is read back."""
+"""`tools` over the routes: the prompt and grammar that reach the engine, and the calls in the reply."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_answer_of_calls_alone_has_no_content(client: TestClient, engine: Fak
     engine.say = lambda request: CALL.encode()
     choice = chat(client, tools=[WEATHER], parallel_tool_calls=False)["choices"][0]
     assert choice["message"]["content"] is None and len(choice["message"]["tool_calls"]) == 1
-    # Cut short, it ends as any other answer does.
+    # A call that is cut short is content.
     choice = chat(client, tools=[WEATHER], max_tokens=10)["choices"][0]
     assert choice["finish_reason"] == "length" and choice["message"]["content"] == CALL[:10]
 

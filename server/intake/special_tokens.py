@@ -1,4 +1,4 @@
-"""Keeps what clients typed from becoming special tokens: a conversation's turns must not be forged from inside one."""
+"""Keeps special tokens out of what clients write, so that no message can forge the turns of a conversation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 
 _FIRST_MARK = 0xF0000
-"""Where the private characters begin that no text means anything by."""
+"""The first character of a Unicode plane for private use: no ordinary text contains them."""
 
 
-class SpecialsMask:
-    """Hides special tokens' surfaces in what a client sent: in a rendered template all are then the template's own."""
+class SpecialTokenMask:
+    """Hides the surfaces of special tokens in what a client sent.
+
+    A surface that is found in the rendered conversation is then the chat template's own.
+    """
 
     def __init__(self, specials: Mapping[int, str]) -> None:
         self._ids = {surface: token_id for token_id, surface in specials.items() if surface}
@@ -23,7 +26,7 @@ class SpecialsMask:
         self.used = False
 
     def hide(self, value: Value) -> Value:
-        """The same object with each surface in its strings, keys too, replaced by a mark."""
+        """A copy of `value` in which each surface, in strings and keys at any depth, is replaced by a mark."""
         hidden: Any = value
         if isinstance(value, str):
             hidden = self._special.sub(self._mark, value)
@@ -35,7 +38,7 @@ class SpecialsMask:
         return result
 
     def pieces(self, rendered: str) -> Iterator[str | int]:
-        """The rendered template as text, marks turned back, and the ids of the special tokens between."""
+        """The rendered conversation as texts, with the marks undone, and the ids of the special tokens between them."""
         start = 0
         for match in self._special.finditer(rendered):
             if match.start() > start:

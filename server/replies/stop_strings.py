@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class StopMatcher:
-    """Cuts a stream of text at the first stop string, wherever the pieces are split.
+    """Cuts a stream of text at the first stop string, however the text is split into pieces.
 
-    The first stop string is the one that *ends* first; of those that end together, the longest. Text that may still
-    turn out to be the beginning of a stop string is held back, so no prefix of one is ever passed on (law 6).
+    The first stop string is the one that *ends* first; of several that end together, the longest. Text that may be the
+    beginning of a stop string is held back, so that no prefix of one is ever passed on (law 6).
     """
 
     def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
@@ -20,9 +20,9 @@ class StopMatcher:
         self.matched: str | None = None
 
     def push(self, text: str, *, armed: bool = True) -> str:
-        """What may be passed on now that `text` has arrived; "" once a stop string has matched.
+        """The text that may be passed on after `text` has arrived; "" once a stop string has matched.
 
-        While not `armed` nothing is matched or held: the text before `min_tokens` cannot stop a request.
+        While not `armed`, all text is passed on and nothing matches: text before `min_tokens` cannot end an answer.
         """
         if self.matched is not None:
             return ""
@@ -40,7 +40,7 @@ class StopMatcher:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """The text still held back, now that no more will come."""
+        """The text that is still held back; no more will come."""
         held, self._held = self._held, ""
         return held
 
@@ -49,7 +49,7 @@ class StopMatcher:
         return min(hits, key=lambda hit: (hit[0] + len(hit[1]), hit[0]), default=None)
 
     def _possible_beginning(self, text: str) -> int:
-        """The length of the longest end of `text` that begins a stop string."""
+        """The length of the longest suffix of `text` that is a prefix of a stop string."""
         for size in range(min(self._longest - 1, len(text)), 0, -1):
             tail = text[len(text) - size :]
             if any(len(stop) > size and stop.startswith(tail) for stop in self._stops):

@@ -1,4 +1,4 @@
-"""One sequence's way from token ids to what the client may see."""
+"""The text of one sequence, as far as the client may see it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from itertools import accumulate
 from typing import Literal
 
 from mapping_cache import CanonicalVocabulary
-from server.intake.planning import Prompt
-from server.replies.stops import StopMatcher
-from server.replies.tokens import PlacedToken
+from server.intake.plan import Prompt
+from server.replies.stop_strings import StopMatcher
 from steering.crossing.text import TextStream
 from steering.types import StepOutput, TokenLogprob
 
@@ -19,8 +18,23 @@ ClientFinish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedToken:
+    """A generated or prompt token, and the character of the reply's text at which its own text begins.
+
+    `logprob` is None for the first token of a prompt, which nothing precedes.
+    """
+
+    token_id: int
+    offset: int
+    logprob: TokenLogprob | None
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """What one step added to one choice. `stop_reason`: the stop string that ended it, if one did."""
+    """The text and tokens that one step adds to an answer; for a whole answer, those of all steps.
+
+    `stop_reason` is the stop string that ended the answer, if one did.
+    """
 
     index: int
     text: str
@@ -30,10 +44,10 @@ class Delta:
 
 
 class SequenceText:
-    """Detokenizes one sequence and stops it at a stop string.
+    """Detokenizes one sequence and ends it at a stop string.
 
-    A token's logprob entry waits until its text is passed on: an entry would tell what the text still holds back.
-    `shown` are special tokens that are text all the same, as what begins a call of a function is.
+    Text that may begin a stop string is held back. A token is held back with its text, because its logprob entry names
+    it. `shown` maps special tokens to text: those that a reader of tool calls must see, although they have no text.
     """
 
     def __init__(
@@ -49,21 +63,23 @@ class SequenceText:
     ) -> None:
         self._stream = TextStream(vocabulary)
         self._prompt = prompt
-        # The prompt is what decides whether a first space is text, and it may end amid a character.
+        # The stream reads the prompt first: the prompt may end within a character, and only at the very beginning of a
+        # text does a SentencePiece tokenizer drop a space.
         pieces = [self._stream.push((token_id,)) for token_id in prompt.ids]
         self._prompt_offsets = tuple(accumulate((len(piece) for piece in pieces), initial=0))
         self._prompt_text = "".join(pieces) if prompt.text is None else prompt.text
         self._matcher = StopMatcher(stops, include=include_stop)
         self._min_tokens = min_tokens
         self._shown = shown or {}
+        # Tokens that are held back, each with the character at which its text ends.
         self._waiting: deque[tuple[PlacedToken, int]] = deque()
-        # Characters of the reply's text: those read from tokens so far, and those passed on.
+        # Characters of the reply's text that were read from tokens, and those that were passed on.
         self._read = self._passed = len(self._prompt_text) if echo else 0
         self.generated = 0
         self.finished = False
 
     def echo_delta(self, index: int, logprobs: Sequence[TokenLogprob | None] | None) -> Delta:
-        """The prompt as the reply's beginning, with its logprobs where there are any."""
+        """The prompt as the beginning of the reply, with its tokens where `logprobs` are given."""
         tokens = tuple(
             PlacedToken(token_id, offset, logprob)
             for token_id, offset, logprob in zip(
@@ -73,7 +89,7 @@ class SequenceText:
         return Delta(index, self._prompt_text, tokens)
 
     def advance(self, index: int, output: StepOutput) -> Delta | None:
-        """The delta for one step's output, or None where there is nothing to pass on yet."""
+        """The delta of one step's output; None where nothing may be passed on yet."""
         parts: list[str] = []
         for position, token_id in enumerate(output.token_ids):
             if self._matcher.matched is not None:
@@ -83,11 +99,14 @@ class SequenceText:
             logprob = output.logprobs[position] if output.logprobs else None
             self._waiting.append((PlacedToken(token_id, self._read, logprob), self._read + len(piece)))
             self._read += len(piece)
-            parts.append(self._matcher.push(piece, armed=self.generated >= self._min_tokens))
+            parts.append(self._match(piece))
         if self._matcher.matched is None and output.finish_reason is not None:
-            parts.append(self._matcher.push(self._stream.finish(), armed=self.generated >= self._min_tokens))
+            parts.append(self._match(self._stream.finish()))
             parts.append(self._matcher.finish())
         return self._delta(index, "".join(parts), output)
+
+    def _match(self, piece: str) -> str:
+        return self._matcher.push(piece, armed=self.generated >= self._min_tokens)
 
     def _delta(self, index: int, text: str, output: StepOutput) -> Delta | None:
         self._passed += len(text)
@@ -104,13 +123,14 @@ class SequenceText:
         return Delta(index, text, tokens, finish, self._matcher.matched)
 
     def _release(self, stopped: bool) -> tuple[PlacedToken, ...]:
+        """The waiting tokens whose text has been passed on; after a stop string, the rest is dropped."""
         released: list[PlacedToken] = []
         while self._waiting:
             token, end = self._waiting[0]
             if stopped and token.offset >= self._passed:
                 self._waiting.clear()
                 break
-            # A token without text of its own, as half a character is, waits for the text that it is part of.
+            # A token that adds no text, such as half a character, waits for the text that it is part of.
             if not self.finished and (end > self._passed or token.offset >= self._passed):
                 break
             released.append(token)

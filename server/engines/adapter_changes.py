@@ -1,7 +1,7 @@
 """Loads, replaces and unloads adapters while the server serves.
 
-Files are read, checked and mapped in a thread of their own; what came of it is handed to each engine's thread, which
-takes it between two steps. So a change is all or nothing, for every base, and no request is admitted amid one.
+A thread of its own reads and checks the files and makes the vocabulary maps. Each engine's thread then installs the
+result between two steps. So a change is made for every base or for none, and no request is admitted during a change.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,11 @@ logger = logging.getLogger(__name__)
 LoadAdapter = Callable[..., Adapter]
 
 UNLOAD_WAIT_SECONDS = 30.0
-"""How long the answer to an unloading waits for the last reader; the unloading itself waits without end."""
+"""The longest that the reply to an unloading waits for the last reader. The adapter stays until the reader ends."""
 
 
 class AdapterChanges:
-    """Changes what the engines' adapters are, one change at a time. Event loop only."""
+    """Changes the adapters of all engines, one change at a time. Event loop only."""
 
     def __init__(
         self,
@@ -48,10 +47,10 @@ class AdapterChanges:
         self._preparing = threading.Lock()
 
     async def load(self, name: str, path: str, *, replace: bool) -> tuple[Adapter, str | None]:
-        """Loads a folder as `name` for every base; returns it and the version that the name meant before.
+        """Loads a folder as `name` for every base; returns the adapter and the version that had the name before.
 
         Raises `ApiError`: 403 without adapter directories, 409 for a name in use without `replace`, 400 for a folder
-        that cannot be served, 503 where memory runs out or an engine is dead. Nothing is changed then.
+        that cannot be loaded, 503 where memory runs out or an engine has died. Then nothing has changed.
         """
         if not self._config.adapters_dir:
             raise ApiError(403, "The server was started without --adapters-dir, so it loads no adapters.")
@@ -64,16 +63,16 @@ class AdapterChanges:
                 )
             adapter, ready = await self._off_loop(lambda: self._prepare(name, path))
             for base_name, worker in self._workers.items():
-                # One that has died meanwhile will not serve again.
+                # An engine that died during the load will not serve again.
                 if worker.failure is None:
                     await worker.run(partial(worker.engine.install, ready[base_name]))
         logger.info("adapter %s@%s loaded, in place of %s", name, adapter.version, before)
         return adapter, before
 
     async def unload(self, name: str) -> int:
-        """Removes `name` from every base, and waits a while for its last reader; returns how many there still are.
+        """Removes `name` from every base; returns how many readers are left after at most `UNLOAD_WAIT_SECONDS`.
 
-        Raises `ApiError`: 404 for an unknown name, 503 where an engine is dead.
+        Raises `ApiError`: 404 for an unknown name, 503 where an engine has died.
         """
         loop = asyncio.get_running_loop()
         unread: list[asyncio.Future[None]] = []
@@ -117,7 +116,7 @@ class AdapterChanges:
 
     async def _off_loop(self, function: Callable[[], Any]) -> Any:
         try:
-            # Where nobody waits any more it is read to its end, and then not installed.
+            # If the client has left, the load still runs to its end, and its result is not installed.
             return await asyncio.wrap_future(start_thread(function, "adapters"))
         except Exception as error:
             if _ran_out_of_memory(error):
@@ -130,30 +129,12 @@ class AdapterChanges:
 
     def _prepare(self, name: str, path: str) -> tuple[Adapter, dict[str, Any]]:
         folder = adapter_folder(path, [Path(root) for root in self._config.adapters_dir])
-        # One that nobody waits for may still be read.
+        # A load whose client has left may still be running, and loads must not overlap.
         with self._preparing:
             adapter = self._load(name, folder, device=self._config.device, dtype=self._config.dtype)
             return adapter, {
                 base_name: worker.engine.prepare(adapter) for base_name, worker in self._workers.items()
             }
-
-
-def adapter_versions(
-    workers: Mapping[str, EngineWorker],
-) -> Sequence[tuple[Adapter, list[str], int, bool]]:
-    """Every version in memory: its bases, its readers, and whether new requests can name it."""
-    found: dict[int, tuple[Adapter, list[str], bool]] = {}
-    readers: Counter[int] = Counter()
-    for base_name, worker in workers.items():
-        current = worker.engine.adapters()
-        for adapter, count in worker.engine.adapter_readers():
-            is_current = current.get(adapter.name) is adapter
-            found.setdefault(id(adapter), (adapter, [], is_current))[1].append(base_name)
-            readers[id(adapter)] += count
-    versions = [
-        (adapter, bases, readers[key], is_current) for key, (adapter, bases, is_current) in found.items()
-    ]
-    return sorted(versions, key=lambda version: (not version[3], version[0].name))
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -1,6 +1,6 @@
-"""How models write the calls of functions: what demands a call in that form, and what reads one back.
+"""The formats in which models write function calls: each has a grammar that demands calls and a parser for them.
 
-Which form a base writes is told by its chat template, which shows it past calls in the same form.
+A base's chat template tells its format, because it writes past calls in the same one.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Mark = Callable[[str], str]
-"""From a marker such as `<tool_call>` to what stands for it in a grammar: a string, or a special token's number."""
+"""Maps a marker such as `<tool_call>` to its form in a grammar: a string, or a special token's id."""
 
 _DECODER = json.JSONDecoder()
 _NAME = re.compile(r"[a-zA-Z0-9_.-]+")
 
 
 class NotACallError(ValueError):
-    """What began like a call is none."""
+    """A text that begins like a call is not one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,35 +36,39 @@ class ToolFormat(Protocol):
 
     @property
     def openings(self) -> tuple[str, ...]:
-        """What calls begin with."""
+        """The strings with which calls begin."""
 
     @property
     def anywhere(self) -> bool:
-        """Whether text may go before calls."""
+        """Whether text may precede calls."""
 
     @property
     def between(self) -> str:
-        """The characters that stand between calls and mean nothing."""
+        """The characters that separate calls and are dropped."""
 
     @property
     def markers(self) -> frozenset[str]:
-        """What may be special tokens and still is text that has to be read."""
+        """Markers of calls. Where one is a special token, it must be read as text all the same."""
 
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:
-        """The rule `calls`: at least one call. `arguments_0` and so on are the rules of the functions' arguments."""
+        """The grammar rule `calls`: one call, or with `parallel` one or more.
+
+        It refers to the rules `arguments_0`, `arguments_1` ... for the arguments of each function in `names`.
+        """
 
     def read(self, text: str, names: Collection[str], *, final: bool) -> tuple[list[Call], str] | None:
-        """The calls that `text`, which starts with an opening, begins with, and the rest; None: more is needed.
+        """Parses the calls at the start of `text`, which begins with an opening; returns them and the rest of the text.
 
-        Raises NotACallError.
+        Returns None where more text is needed; with `final` no more will come. Raises NotACallError where the text is
+        not a call, or names no function in `names`.
         """
 
     def call_id(self) -> str:
-        """A new call's id."""
+        """A new id for a call."""
 
 
 def find_format(template: str) -> ToolFormat | None:
-    """The form that a chat template writes calls in, or None where it is none of those known here."""
+    """The format in which a chat template writes calls; None where it is none of these."""
     if "[TOOL_CALLS]" in template:
         return MistralCalls(named="[ARGS]" in template)
     if "<tool_call>" in template and "<function=" not in template:
@@ -75,7 +79,7 @@ def find_format(template: str) -> ToolFormat | None:
 
 
 class HermesCalls:
-    """`<tool_call>`, an object with `name` and `arguments`, `</tool_call>`: Hermes, Qwen and others."""
+    """Hermes, Qwen and others: `<tool_call>`, an object with `name` and `arguments`, `</tool_call>`."""
 
     openings: tuple[str, ...] = ("<tool_call>",)
     anywhere = True
@@ -83,7 +87,7 @@ class HermesCalls:
     markers = frozenset({"<tool_call>", "</tool_call>"})
 
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:
-        """Calls stand on lines of their own."""
+        """Each call, and its object, on lines of their own."""
         more = r' ("\n" call)*' if parallel else ""
         body = _objects(names, "arguments")
         return (
@@ -91,7 +95,7 @@ class HermesCalls:
         )
 
     def read(self, text: str, names: Collection[str], *, final: bool) -> tuple[list[Call], str] | None:
-        """The closing tag may be missing at the very end."""
+        """One call; the closing tag may be missing."""
         found = _decode(text.removeprefix("<tool_call>"), final)
         if found is None:
             return None
@@ -101,12 +105,12 @@ class HermesCalls:
         return [_call(found[0], names)], rest.removeprefix("</tool_call>")
 
     def call_id(self) -> str:
-        """As OpenAI's."""
+        """An id like OpenAI's: `call_` and 24 hexadecimal digits."""
         return f"call_{uuid.uuid4().hex[:24]}"
 
 
 class LlamaCalls:
-    """An object with `name` and `parameters` as the whole answer, perhaps after `<|python_tag|>`: Llama 3."""
+    """Llama 3: the whole answer is an object with `name` and `parameters`, perhaps after `<|python_tag|>`."""
 
     openings: tuple[str, ...] = ("<|python_tag|>", "{")
     anywhere = False
@@ -114,22 +118,22 @@ class LlamaCalls:
     markers = frozenset({"<|python_tag|>"})
 
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:
-        """One call: these models, and their templates, know no more at a time."""
+        """One call, even with `parallel`: these models and their templates support no more at a time."""
         return f"calls: body\n{_objects(names, 'parameters')}"
 
     def read(self, text: str, names: Collection[str], *, final: bool) -> tuple[list[Call], str] | None:
-        """One object; semicolons may part it from the next."""
+        """One call; semicolons may separate it from the next."""
         found = _decode(text.removeprefix("<|python_tag|>"), final)
         return None if found is None else ([_call(found[0], names)], found[1])
 
     def call_id(self) -> str:
-        """As OpenAI's."""
+        """An id like OpenAI's: `call_` and 24 hexadecimal digits."""
         return f"call_{uuid.uuid4().hex[:24]}"
 
 
 @dataclass(frozen=True, slots=True)
 class MistralCalls:
-    """`[TOOL_CALLS]` and a list of objects, or (`named`) the name, `[ARGS]` and the arguments: Mistral."""
+    """Mistral: `[TOOL_CALLS]` and a list of objects, or with `named` a name, `[ARGS]` and the arguments."""
 
     named: bool = False
     openings: tuple[str, ...] = ("[TOOL_CALLS]",)
@@ -138,7 +142,7 @@ class MistralCalls:
     markers: frozenset[str] = frozenset({"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"})
 
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:
-        """In whichever of the two forms the template writes."""
+        """Calls in the one of the two forms that the template writes."""
         opening = mark("[TOOL_CALLS]")
         if self.named:
             calls = " | ".join(
@@ -149,7 +153,7 @@ class MistralCalls:
         return f'calls: {opening} " [" body{more} "]"\n{_objects(names, "arguments")}'
 
     def read(self, text: str, names: Collection[str], *, final: bool) -> tuple[list[Call], str] | None:
-        """Both forms are read, whichever the template writes."""
+        """All calls of a list, or one named call: both forms are parsed, whichever the template writes."""
         body = text.removeprefix("[TOOL_CALLS]").lstrip()
         name = _NAME.match(body)
         if name is None:
@@ -167,19 +171,19 @@ class MistralCalls:
         return [_call({"name": name.group(), "arguments": found[0]}, names)], found[1]
 
     def call_id(self) -> str:
-        """Nine letters or digits, which is what these templates insist on."""
+        """Nine letters or digits, because these templates refuse any other id."""
         return uuid.uuid4().hex[:9]
 
 
 def _objects(names: Sequence[str], key: str) -> str:
-    """The rule `body`: one object with a function's name and arguments."""
+    """The grammar rule `body`: one object with a function's name and its arguments under `key`."""
     beginnings = [json.dumps(f'{{"name": "{name}", "{key}": ') for name in names]
     ways = " | ".join(f'{beginning} arguments_{i} "}}"' for i, beginning in enumerate(beginnings))
     return f"body: {ways}\n"
 
 
 def _decode(text: str, final: bool) -> tuple[object, str] | None:
-    """The JSON value that `text` begins with, and the rest; None while it may still be incomplete."""
+    """The JSON value at the start of `text`, and the rest of the text; None while the value may be incomplete."""
     body = text.lstrip()
     try:
         value, end = _DECODER.raw_decode(body)
@@ -195,7 +199,7 @@ def _call(value: object, names: Collection[str]) -> Call:
         raise NotACallError("it names no function that was offered")
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):
-        # Some write the arguments as JSON text within the JSON.
+        # Some models write the arguments as a string of JSON inside the JSON.
         found = _decode(arguments, final=True)
         arguments = None if found is None else found[0]
     if not isinstance(arguments, dict):

@@ -1,4 +1,4 @@
-"""What a chat request's `tools`, `tool_choice` and `parallel_tool_calls` come to."""
+"""Interprets `tools`, `tool_choice` and `parallel_tool_calls` of a chat request."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mapping_cache import CanonicalVocabulary
 from server.errors import bad_request, echo
 from server.protocol.chat import ChatRequest
 from server.protocol.tools import FunctionSpec, NamedTool, Tool
-from server.tools.calls import ToolCallReader
-from server.tools.formats import ToolFormat, find_format
+from server.tools.call_formats import ToolFormat, find_format
+from server.tools.call_reader import ToolCallReader
 from server.tools.grammars import json_rule
 
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """The functions that an answer may call, or must where `demanded`, and how the base writes calls."""
+    """The functions that an answer may call, or must call where `demanded`, and the base's format of calls."""
 
     form: ToolFormat
     functions: tuple[FunctionSpec, ...]
@@ -24,17 +24,17 @@ class ToolUse:
     parallel: bool
 
     def reader(self) -> ToolCallReader:
-        """What parts one answer into content and calls."""
+        """A new reader, for one answer."""
         return ToolCallReader(
             self.form, frozenset(function.name for function in self.functions), parallel=self.parallel
         )
 
     def shown(self, vocabulary: CanonicalVocabulary) -> dict[int, str]:
-        """The special tokens whose surfaces have to be read, though they are no text."""
+        """The special tokens that must be read as text, because they are markers of calls; ids and surfaces."""
         return {token: mark for token, mark in vocabulary.specials.items() if mark in self.form.markers}
 
     def rules(self, vocabulary: CanonicalVocabulary) -> str:
-        """The rule `calls` and all that it needs; raises a 400 that names `tools`."""
+        """The grammar rule `calls` and the rules that it refers to; raises a 400 that names `tools`."""
         numbers = {mark: token for token, mark in self.shown(vocabulary).items()}
 
         def mark(surface: str) -> str:
@@ -45,7 +45,7 @@ class ToolUse:
 
 
 def offered_tools(body: ChatRequest) -> tuple[Tool, ...]:
-    """The tools that the model is shown; raises a 400 for a choice that cannot be."""
+    """The tools that the model sees; raises a 400 where `tools` and `tool_choice` do not fit together."""
     tools = tuple(body.tools or ())
     names = [tool.function.name for tool in tools]
     choice = body.tool_choice
@@ -60,7 +60,10 @@ def offered_tools(body: ChatRequest) -> tuple[Tool, ...]:
 
 
 def plan_tools(body: ChatRequest, tools: tuple[Tool, ...], template: str) -> ToolUse | None:
-    """How an answer may use `tools`; None without any. Raises a 400 where the base's form of calls is not known."""
+    """The tool use that a request allows or demands; None without `tools`.
+
+    `template` is the base's chat template. Raises a 400 where it writes calls in an unknown format.
+    """
     if not tools:
         return None
     form = find_format(template)

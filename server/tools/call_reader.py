@@ -1,17 +1,18 @@
-"""Reads the calls of functions out of text that arrives in pieces."""
+"""Reads function calls out of text that arrives in pieces."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from server.tools.formats import Call, NotACallError, ToolFormat
+from server.tools.call_formats import Call, NotACallError, ToolFormat
 
 
 class ToolCallReader:
-    """Parts a stream of text into content and calls, alike wherever the pieces are split.
+    """Separates a stream of text into content and calls, in the same way however the text is split into pieces.
 
-    Text that may be the beginning of a call is held back; what turns out to be none is content after all. White space
-    before calls and what parts them is dropped. Without `parallel` nothing is read after the first call.
+    Text that may begin a call is held back until it is certain; if it is not a call, it is content. White space before
+    calls is dropped, and so are the characters that separate calls. Without `parallel`, all text after the first call
+    is dropped.
     """
 
     def __init__(self, form: ToolFormat, names: Collection[str], *, parallel: bool = True) -> None:
@@ -21,18 +22,18 @@ class ToolCallReader:
         self._held = ""
         self._inside = False
         self._content = False
-        # Whether there is content after the latest call: what stands between calls is none.
+        # Whether content has followed the latest call; only until then may separators be dropped.
         self._content_after = False
         self.calls = 0
 
     def push(self, text: str) -> list[str | Call]:
-        """The content and the calls that are certain now."""
+        """The content and the calls that are certain after `text`."""
         self._held += text
-        # A call's JSON ends with a brace: without a new one there is nothing new to read.
+        # Within a call nothing can have become complete before one of these closing characters arrives.
         return [] if self._inside and not any(mark in text for mark in "}]>") else self._read(final=False)
 
     def finish(self) -> list[str | Call]:
-        """What is left, now that no more will come."""
+        """The content and the calls that were held back; no more text will come."""
         return self._read(final=True)
 
     def _read(self, *, final: bool) -> list[str | Call]:
@@ -56,7 +57,7 @@ class ToolCallReader:
         return parts
 
     def _find(self, parts: list[str | Call], final: bool) -> bool:
-        """Whether a call begins in the held text; the content before it goes out."""
+        """Finds the beginning of a call in the held text, and appends the content before it to `parts`."""
         if self.calls and not self._content_after:
             self._held = self._held.lstrip(self._form.between)
         start = self._opening()
@@ -76,7 +77,10 @@ class ToolCallReader:
         return min(places, default=None)
 
     def _certain(self) -> int:
-        """How many held characters are content whatever comes: no opening's beginning, and no space before one."""
+        """The number of held characters that are content whatever follows.
+
+        The prefix of an opening at the end is not, nor is the white space before it.
+        """
         if self._content and not self._form.anywhere:
             return len(self._held)
         size = len(self._held)
@@ -94,7 +98,7 @@ class ToolCallReader:
         self._held = self._held[size:]
 
     def _give_up(self, parts: list[str | Call]) -> None:
-        """What is held begins like a call and is none: its opening is content."""
+        """Passes on an opening as content, since the held text is not a call."""
         self._inside = False
         start = len(self._held) - len(self._held.lstrip())
         opening = next(mark for mark in self._form.openings if self._held.startswith(mark, start))

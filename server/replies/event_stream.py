@@ -1,27 +1,22 @@
-"""Server-sent events, and replies that end when their client does.
+"""Replies that are streamed as server-sent events.
 
-Events are written by hand: each is one `data:` line, and the ready-made responses either notice a client's leaving
-only when they next send, or end every stream as soon as the process is told to stop, which is no draining.
+Each event is one `data:` line, written by hand. The ready-made responses do not serve: they notice a disconnect only at
+the next send, or end every stream as soon as the process is told to stop, which leaves no time to drain.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Mapping
 
-from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-Result = TypeVar("Result")
+from server.replies.disconnects import wait_for_disconnect
 
 DONE = "data: [DONE]\n\n"
-
-
-class ClientGoneError(Exception):
-    """The client has closed its connection; nobody reads the reply."""
+"""The last event of a stream that has not failed."""
 
 
 def event(content: str | Mapping[str, object]) -> str:
@@ -30,53 +25,30 @@ def event(content: str | Mapping[str, object]) -> str:
     return f"data: {text}\n\n"
 
 
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled when the client leaves; raises `ClientGoneError` then.
-
-    The request's body must have been read.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(request.receive))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGoneError
-    finally:
-        leaving.cancel()
-        working.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
 class EventStream(Response):
-    """A stream of events; `close` is called however it ends, also when it never begins."""
+    """A stream of events. `close` is called however it ends, even where it never begins."""
 
     media_type = "text/event-stream"
 
     def __init__(
         self, events: AsyncGenerator[str, None], *, headers: Mapping[str, str], close: Callable[[], None]
     ) -> None:
-        # No proxy may keep events back.
+        # Proxies must pass events on at once: `x-accel-buffering` tells nginx so.
         super().__init__(headers={**headers, "cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._events = events
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the events until they end or the client leaves."""
+        """Sends the events until they end or the client disconnects."""
         sending = asyncio.ensure_future(self._send(send))
-        leaving = asyncio.ensure_future(_gone(receive))
+        leaving = asyncio.ensure_future(wait_for_disconnect(receive))
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
         except OSError:
-            # The server's word for a client that left while we were sending.
+            # The HTTP server raises it when the client has left while we were sending.
             pass
         finally:
             leaving.cancel()

@@ -1,0 +1,83 @@
+"""Renders conversations through a base's own chat template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from server.errors import bad_request, echo
+from server.protocol.chat import Message
+from server.protocol.tools import Tool, ToolCall
+from server.served_base import ServedBase
+
+
+def template_text(base: ServedBase) -> str:
+    """The source of the base's chat template; of all of them where it has several. Raises a 400 where it has none."""
+    template = getattr(base.tokenizer, "chat_template", None)
+    if not template:
+        raise bad_request(f"The base {base.name!r} has no chat template; use /v1/completions.", "model")
+    return "\n".join(template.values()) if isinstance(template, dict) else str(template)
+
+
+def render(
+    base: ServedBase, turns: Sequence[dict[str, Any]], tools: Sequence[Tool], *, add_generation_prompt: bool
+) -> str:
+    """The conversation as text; raises a 400.
+
+    Raises one too where the template ignores `tools` or the calls in `turns`: the model would not see them.
+    """
+    text = _apply(base, turns, tools, add_generation_prompt)
+    if tools and text == _apply(base, turns, (), add_generation_prompt):
+        raise bad_request(f"The chat template of {base.name!r} does not know `tools`.", "tools")
+    if any("tool_calls" in turn for turn in turns):
+        plain = [{key: value for key, value in turn.items() if key != "tool_calls"} for turn in turns]
+        if text == _apply(base, plain, tools, add_generation_prompt):
+            raise bad_request(f"The chat template of {base.name!r} does not know `tool_calls`.", "messages")
+    return text
+
+
+def template_turn(message: Message) -> dict[str, Any]:
+    """A message as chat templates take it; raises a 400 for a past call whose arguments are not JSON."""
+    turn: dict[str, Any] = {
+        "role": "system" if message.role == "developer" else message.role,
+        "content": message.content or "",
+    }
+    if message.tool_calls:
+        turn["tool_calls"] = [_past_call(call) for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+        if message.name is not None:
+            turn["name"] = message.name
+    return turn
+
+
+def _apply(
+    base: ServedBase, turns: Sequence[dict[str, Any]], tools: Sequence[Tool], add_generation_prompt: bool
+) -> str:
+    template_text(base)
+    # Only passed where there are any, because not every tokenizer's method takes the argument.
+    offered = {"tools": [tool.model_dump(exclude_none=True) for tool in tools]} if tools else {}
+    try:
+        text = base.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt, **offered
+        )
+    except (TemplateError, TypeError, ValueError) as error:
+        raise bad_request(f"The chat template refuses these messages: {echo(error)}", "messages") from None
+    return str(text)
+
+
+def _past_call(call: ToolCall) -> dict[str, Any]:
+    # Templates take the arguments as an object, since each writes them in its own way.
+    try:
+        arguments = json.loads(call.function.arguments)
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise bad_request(
+            f"The arguments of the call {echo(repr(call.id))} are not JSON text of an object.", "messages"
+        )
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}

@@ -1,0 +1,52 @@
+"""Texts and conversations as a base's token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from server.intake.chat_template import render, template_turn
+from server.intake.special_tokens import SpecialTokenMask
+from server.protocol.chat import Message
+from server.protocol.tools import Tool
+from server.served_base import ServedBase
+
+
+def encode_text(base: ServedBase, text: str, *, special: bool = True) -> list[int]:
+    """A text as token ids; with `special`, between the special tokens that the tokenizer adds around a text.
+
+    A special token's surface in the text stays text: only a chat template, or a client that sends ids, makes a special
+    token. Raises a 413 for a text that is too long.
+    """
+    return _encode(base, text, special=special, split_special_tokens=True)
+
+
+def encode_messages(
+    base: ServedBase,
+    messages: Sequence[Message],
+    *,
+    tools: Sequence[Tool] = (),
+    add_generation_prompt: bool = True,
+) -> list[int]:
+    """A conversation as token ids, through the base's own chat template.
+
+    Raises a 400 for messages or tools that the template does not take, and a 413 for a conversation that is too long.
+    """
+    mask = SpecialTokenMask(base.vocabulary.specials)
+    turns = [mask.hide(template_turn(message)) for message in messages]
+    hidden = [Tool.model_validate(mask.hide(tool.model_dump())) for tool in tools]
+    text = render(base, turns, hidden, add_generation_prompt=add_generation_prompt)
+    # The template writes the special tokens, so the tokenizer must not add any.
+    if not mask.used:
+        return _encode(base, text)
+    return [
+        token_id
+        for piece in mask.pieces(text)
+        for token_id in ([piece] if isinstance(piece, int) else encode_text(base, piece, special=False))
+    ]
+
+
+def _encode(base: ServedBase, text: str, *, special: bool = False, **options: bool) -> list[int]:
+    base.check_size(text)
+    # Without `verbose=False` transformers logs a warning of its own for a text beyond the model's limit.
+    ids = base.tokenizer.encode(text, add_special_tokens=special, verbose=False, **options)
+    return [int(token_id) for token_id in ids]

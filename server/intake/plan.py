@@ -1,0 +1,36 @@
+"""A request that has been checked and tokenized, ready for the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.served_base import ServedBase
+from server.tools.tool_use import ToolUse
+from steering.engine.constraint import Constraint
+from steering.types import SamplingParams, SteeringSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A tokenized prompt; `text` is the client's own text for an echo, None where the client sent token ids."""
+
+    ids: tuple[int, ...]
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The work of one HTTP request: `width` sequences for each prompt, of which the best `n` are returned."""
+
+    base: ServedBase
+    prompts: tuple[Prompt, ...]
+    n: int
+    width: int
+    sampling: SamplingParams
+    steering: tuple[SteeringSpec, ...]
+    stops: tuple[str, ...] = ()
+    include_stop: bool = False
+    echo: bool = False
+    logprobs: bool = False
+    constraint: Constraint | None = None
+    tools: ToolUse | None = None
