@@ -79,7 +79,7 @@ def from_validation(error: ValidationError) -> ApiError:
     # The name of an unknown field is the client's input too, so it is cut like any other.
     param = echo(location[0])
     path = echo(".".join(str(part) for part in location))
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return bad_request(f"`{path}` is not a field of this request.", param)
     if first["type"] == "missing":
         return bad_request(f"`{path}` is required.", param)

@@ -58,18 +58,18 @@ class ServedBase:
 
         The engine's thread may replace or unload the adapter while this reads it, so it reads until both match.
         """
-        while (adapter := self.engine.adapters().get(name)) is not None:
+        while (adapter := self.engine.session.adapters().get(name)) is not None:
             try:
-                vocabulary_map = self.engine.vocabulary_map(name)
+                vocabulary_map = self.engine.session.vocabulary_map(name)
             except KeyError:
                 return None
-            if self.engine.adapters().get(name) is adapter:
+            if self.engine.session.adapters().get(name) is adapter:
                 return adapter, vocabulary_map
         return None
 
     def adapter_maps(self) -> Iterator[tuple[Adapter, VocabularyMap]]:
         """Every loaded adapter and its map."""
-        for name in self.engine.adapters():
+        for name in self.engine.session.adapters():
             pair = self.adapter_map(name)
             if pair is not None:
                 yield pair

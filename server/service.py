@@ -14,10 +14,9 @@ from server.engines.jobs import JobLimits
 from server.engines.port import EnginePort
 from server.engines.worker import EngineWorker
 from server.errors import ApiError, bad_request, echo, unavailable
-from server.protocol.steering import SteeringChoice
 from server.served_base import ServedBase
 from server.telemetry.metrics import Metrics
-from steering.types import SteeringSpec
+from steering.specs import SteeringSpec
 
 
 class Service:
@@ -86,12 +85,12 @@ class Service:
             return next(iter(self.bases.values()))
         base_name, colon, adapter = name.partition(":")
         base = self.bases.get(base_name)
-        if base is None or (colon and adapter not in base.engine.adapters()):
+        if base is None or (colon and adapter not in base.engine.session.adapters()):
             raise ApiError(404, f"The model {echo(repr(name))} is not served here.", param="model")
         return base
 
     def choose(
-        self, model: str, steering: Sequence[SteeringChoice] | None
+        self, model: str, steering: Sequence[SteeringSpec] | None
     ) -> tuple[ServedBase, tuple[SteeringSpec, ...]]:
         """The base and the adapters that a request names; raises a 404 or 400 that names the field at fault."""
         base = self.base(model)
@@ -102,11 +101,8 @@ class Service:
             )
         if colon:
             return base, (SteeringSpec(adapter),)
-        adapters = base.engine.adapters()
-        chosen = tuple(
-            SteeringSpec(item.adapter, alpha=item.alpha, top_k=item.top_k, bridge=item.bridge)
-            for item in steering or ()
-        )
+        adapters = base.engine.session.adapters()
+        chosen = tuple(steering or ())
         for position, spec in enumerate(chosen):
             if spec.adapter not in adapters:
                 raise bad_request(

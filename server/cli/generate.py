@@ -17,6 +17,7 @@ from server.cli.loading import load_with_progress
 from server.cli.options import Alpha, ConfigFile, ModelOptions, console, fail, settings
 from server.config import Config
 from server.errors import ApiError, from_validation
+from steering.specs import SteeringSpec
 
 if TYPE_CHECKING:
     from server.intake.plan import Plan
@@ -41,7 +42,7 @@ class TargetOptions:
         base, colon, adapter = name.partition(":")
         if self.alpha is None or not colon:
             return {"model": name}
-        return {"model": base, "steering": [{"adapter": adapter, "alpha": self.alpha}]}
+        return {"model": base, "steering": [SteeringSpec(adapter, alpha=self.alpha)]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from server.routes.routers import include_routes
 from server.documents.openapi import document
 from server.documents.section_commands import commands_section
 from server.documents.section_errors import errors_section, headers_section
@@ -19,6 +18,7 @@ from server.documents.section_metrics import metrics_section
 from server.documents.section_objects import objects_section
 from server.documents.section_routes import routes_section
 from server.documents.section_settings import settings_section
+from server.routes.routers import include_routes
 
 HEAD = """# The HTTP interface and the command line
 

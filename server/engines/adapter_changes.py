@@ -21,7 +21,7 @@ from server.engines.threads import start_thread
 from server.engines.worker import EngineWorker
 from server.errors import ApiError, bad_request, echo, unavailable
 from steering.adapters import Adapter, adapter_folder, load_adapter
-from steering.types import AdapterLoadError
+from steering.errors import AdapterLoadError
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class AdapterChanges:
             for base_name, worker in self._workers.items():
                 # An engine that died during the load will not serve again.
                 if worker.failure is None:
-                    await worker.run(partial(worker.engine.install, ready[base_name]))
+                    await worker.run(partial(worker.engine.session.install, ready[base_name]))
         logger.info("adapter %s@%s loaded, in place of %s", name, adapter.version, before)
         return adapter, before
 
@@ -82,7 +82,7 @@ class AdapterChanges:
                 raise ApiError(404, f"There is no adapter {echo(repr(name))}.", param="name")
             removed: list[Adapter] = []
             for worker in self._workers.values():
-                adapter = worker.engine.adapters().get(name)
+                adapter = worker.engine.session.adapters().get(name)
                 if adapter is None:
                     continue
                 removed.append(adapter)
@@ -92,19 +92,19 @@ class AdapterChanges:
                 def tell(future: asyncio.Future[None] = future) -> None:
                     loop.call_soon_threadsafe(_settle, future)
 
-                await worker.run(partial(worker.engine.detach, name, when_unread=tell))
+                await worker.run(partial(worker.engine.session.detach, name, when_unused=tell))
         logger.info("adapter %s unloaded", name)
         await asyncio.wait(unread, timeout=UNLOAD_WAIT_SECONDS)
         return sum(
             readers
             for worker in self._workers.values()
-            for adapter, readers in worker.engine.adapter_readers()
+            for adapter, readers in worker.engine.session.adapter_rows()
             if adapter in removed
         )
 
     def _version(self, name: str) -> str | None:
         for worker in self._workers.values():
-            adapter = worker.engine.adapters().get(name)
+            adapter = worker.engine.session.adapters().get(name)
             if adapter is not None:
                 return adapter.version
         return None
@@ -133,7 +133,8 @@ class AdapterChanges:
         with self._preparing:
             adapter = self._load(name, folder, device=self._config.device, dtype=self._config.dtype)
             return adapter, {
-                base_name: worker.engine.prepare(adapter) for base_name, worker in self._workers.items()
+                base_name: worker.engine.session.prepare(adapter)
+                for base_name, worker in self._workers.items()
             }
 
 

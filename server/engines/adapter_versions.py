@@ -26,8 +26,8 @@ def adapter_versions(workers: Mapping[str, EngineWorker]) -> list[AdapterVersion
     """Every version in memory, the current ones first."""
     found: dict[int, AdapterVersion] = {}
     for base_name, worker in workers.items():
-        current = worker.engine.adapters()
-        for adapter, readers in worker.engine.adapter_readers():
+        current = worker.engine.session.adapters()
+        for adapter, readers in worker.engine.session.adapter_rows():
             is_current = current.get(adapter.name) is adapter
             version = found.setdefault(id(adapter), AdapterVersion(adapter, is_current))
             version.bases.append(base_name)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from server.errors import ApiError
 from server.names import adapter_label
-from steering.types import Request, ResolvedSteering, StepOutput
+from steering.engine.outputs import StepOutput
+from steering.engine.request import Request
+from steering.specs import ResolvedSteering
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from server.config import Config
 from server.engines.threads import start_thread
 from steering.adapters import load_adapter
 from steering.engine.engine import Engine, EngineConfig
+from steering.errors import ModelLoadError
 from steering.model.loading import load_model
-from steering.types import ModelLoadError
 
 Progress = Callable[[str], None]
 
@@ -57,7 +57,7 @@ def _load(config: Config, tell: Progress) -> dict[str, Engine]:
         adapter = load_adapter(name, path, device=config.device, dtype=config.dtype)
         for base_name, engine in engines.items():
             tell(f"{base_name}:{name}: vocabulary map")
-            engine.attach(adapter)
+            engine.session.attach(adapter)
     return engines
 
 

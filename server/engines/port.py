@@ -7,13 +7,43 @@ from typing import Any, Protocol
 
 from mapping_cache import VocabularyMap
 from steering.adapters import Adapter
+from steering.engine.outputs import EngineStats, StepOutput
+from steering.engine.request import Request
 from steering.engine.step_report import StepReport
 from steering.model.loading import LoadedModel
-from steering.types import EngineStats, Request, ResolvedSteering, StepOutput
+from steering.specs import ResolvedSteering
+
+
+class SessionPort(Protocol):
+    """The adapters of one base. Any thread."""
+
+    def prepare(self, adapter: Adapter) -> Any:
+        """Makes an adapter ready for the base; requests cannot name it yet. May take seconds."""
+        ...
+
+    def install(self, steerer: Any) -> None:
+        """Lets requests name the adapter that `prepare` made ready."""
+        ...
+
+    def detach(self, name: str, *, when_unused: Callable[[], None] | None = None) -> None:
+        """Removes an adapter; `when_unused` is called when the last sequence that it steers has ended."""
+        ...
+
+    def adapter_rows(self) -> list[tuple[Adapter, int]]:
+        """Every version in memory and how many unfinished sequences it steers."""
+        ...
+
+    def adapters(self) -> dict[str, Adapter]:
+        """The adapters that requests can name."""
+        ...
+
+    def vocabulary_map(self, name: str) -> VocabularyMap:
+        """The map from an adapter's vocabulary to the base's; raises KeyError for an unknown name."""
+        ...
 
 
 class EnginePort(Protocol):
-    """The engine of one base. One thread calls `add_request`, `abort` and `step`; any thread may call the rest."""
+    """The engine of one base. One thread calls its methods; any thread may use its session."""
 
     @property
     def base(self) -> LoadedModel:
@@ -35,36 +65,13 @@ class EnginePort(Protocol):
         """The report of the last call of `step`."""
         ...
 
-    def prepare(self, adapter: Adapter) -> Any:
-        """Makes an adapter ready for the base; requests cannot name it yet. May take seconds."""
+    @property
+    def session(self) -> SessionPort:
+        """The adapters of this base."""
         ...
 
-    def install(self, steerer: Any) -> None:
-        """Lets requests name the adapter that `prepare` made ready."""
-        ...
-
-    def detach(self, name: str, *, when_unread: Callable[[], None] | None = None) -> None:
-        """Removes an adapter; `when_unread` is called when the last request that it steers has ended."""
-        ...
-
-    def adapter_readers(self) -> list[tuple[Adapter, int]]:
-        """Every version in memory and how many unfinished requests it steers."""
-        ...
-
-    def adapters(self) -> dict[str, Adapter]:
-        """The adapters that requests can name."""
-        ...
-
-    def vocabulary_map(self, name: str) -> VocabularyMap:
-        """The map from an adapter's vocabulary to the base's; raises KeyError for an unknown name."""
-        ...
-
-    def add_request(self, request: Request) -> None:
-        """Queues one sequence; raises `InvalidRequestError`."""
-        ...
-
-    def resolve(self, request: Request) -> tuple[ResolvedSteering, ...]:
-        """The adapters that would steer a request now, with their versions and settings."""
+    def add_request(self, request: Request) -> tuple[ResolvedSteering, ...]:
+        """Queues one sequence and returns what steers it; raises `InvalidRequestError`."""
         ...
 
     def abort(self, request_id: str) -> bool:
@@ -73,6 +80,10 @@ class EnginePort(Protocol):
 
     def step(self) -> list[StepOutput]:
         """One pass over all running sequences."""
+        ...
+
+    def restart(self) -> list[str]:
+        """Drops all requests after `step` has raised, and returns their ids. Raises where the device is beyond use."""
         ...
 
     def stats(self) -> EngineStats:

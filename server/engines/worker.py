@@ -15,12 +15,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from server.engines.errand import Errand
 from server.engines.jobs import Job, JobLimits, Reservation
 from server.engines.observer import Observer
 from server.engines.port import EnginePort
+from server.engines.restarts import RestartBudget
 from server.errors import ApiError, bad_request, unavailable
+from steering.engine.outputs import EngineStats, StepOutput
+from steering.engine.request import Request
 from steering.engine.step_report import StepReport
-from steering.types import EngineStats, InvalidRequestError, Request, ResolvedSteering, StepOutput
+from steering.errors import InvalidRequestError
+from steering.specs import ResolvedSteering
 
 logger = logging.getLogger(__name__)
 
@@ -28,25 +33,11 @@ _STOP_SECONDS = 10.0
 """The longest that a stopping worker waits for its engine's current step."""
 
 
-class _Errand:
-    """A function that the engine's thread calls between two steps, and the future of the caller who waits for it."""
-
-    def __init__(self, function: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        self.function = function
-        self.done: asyncio.Future[None] = loop.create_future()
-
-    def finish(self, error: BaseException | None) -> None:
-        """Wakes the caller, with the error that the function raised, if any. Event loop only."""
-        if self.done.done():
-            return
-        if error is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(error)
-
-
 class EngineWorker:
-    """Runs one engine in one thread. Once the engine has raised, every waiting and later request gets a 503.
+    """Runs one engine in one thread.
+
+    When a step raises, the engine is restarted: the requests that it had get a 503, and later ones are served. After
+    too many restarts, or where restarting fails, the engine is dead, and every waiting and later request gets a 503.
 
     `capacity` is the most sequences that may run, wait or have a place reserved.
     """
@@ -65,12 +56,13 @@ class EngineWorker:
         self.capacity = capacity
         self.stats: EngineStats = engine.stats()
         self.failure: str | None = None
+        self.restarts = RestartBudget()
         self._limits = limits or JobLimits()
         self._observer = observer or Observer()
-        self._inbox: queue.SimpleQueue[Job | _Errand | tuple[str, ...] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | Errand | tuple[str, ...] | None] = queue.SimpleQueue()
         self._jobs: dict[str, Job] = {}
         self._reserved = 0
-        self._errands: set[_Errand] = set()
+        self._errands: set[Errand] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
         self._stopping = threading.Event()
@@ -82,8 +74,7 @@ class EngineWorker:
 
     def load(self) -> tuple[Counter[str], Counter[str]]:
         """The numbers of running and of waiting sequences, by adapter label."""
-        running: Counter[str] = Counter()
-        waiting: Counter[str] = Counter()
+        running, waiting = Counter[str](), Counter[str]()
         for request_id, job in self._jobs.items():
             (running if request_id in job.started else waiting)[job.adapter] += 1
         return running, waiting
@@ -117,7 +108,7 @@ class EngineWorker:
         The function is called even if the caller is cancelled.
         """
         loop = self._require_running()
-        errand = _Errand(function, loop)
+        errand = Errand(function, loop)
         self._errands.add(errand)
         self._inbox.put(errand)
         try:
@@ -222,21 +213,42 @@ class EngineWorker:
             self._forget(request_id)
         job.fail(error)
 
+    def _drop(self, request_ids: Sequence[str]) -> None:
+        for job in {job for request_id in request_ids if (job := self._jobs.get(request_id)) is not None}:
+            self.release(job)
+            job.fail(unavailable(f"The engine of {self.name!r} has restarted after a fault; try again."))
+
     # Run on the engine's thread.
 
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._drain_inbox(block=not self.engine.has_work)
-                if not self._stopping.is_set() and self.engine.has_work:
-                    outputs = self.engine.step()
-                    self.stats = self.engine.stats()
-                    self._call(self._deliver, outputs, self.engine.last_step)
+                try:
+                    self._turn()
+                except Exception as error:  # noqa: BLE001 - whatever the device or a pool raises
+                    self._restart(error)
         except BaseException:
             logger.exception("the engine of %r has died", self.name)
             self._call(
                 self.end_all, f"The engine of {self.name!r} has stopped after a fault; restart the server."
             )
+
+    def _turn(self) -> None:
+        """Take what is in the inbox, and run one step."""
+        self._drain_inbox(block=not self.engine.has_work)
+        if not self._stopping.is_set() and self.engine.has_work:
+            outputs = self.engine.step()
+            self.stats = self.engine.stats()
+            self._call(self._deliver, outputs, self.engine.last_step)
+
+    def _restart(self, error: Exception) -> None:
+        """Restart the engine after `error`, or raise it where that was done too often."""
+        if not self.restarts.spend():
+            raise error
+        logger.error("the engine of %r restarts after a fault", self.name, exc_info=error)
+        dropped = self.engine.restart()
+        self.stats = self.engine.stats()
+        self._call(self._drop, dropped)
 
     def _drain_inbox(self, *, block: bool) -> None:
         while True:
@@ -247,7 +259,7 @@ class EngineWorker:
             block = False
             if isinstance(item, Job):
                 self._add(item)
-            elif isinstance(item, _Errand):
+            elif isinstance(item, Errand):
                 self._do(item)
             elif item is not None:
                 for request_id in item:
@@ -257,18 +269,24 @@ class EngineWorker:
     def _add(self, job: Job) -> None:
         added: list[str] = []
         try:
-            steering = self.engine.resolve(job.requests[0])
             for request in job.requests:
-                self.engine.add_request(request)
+                # All requests of a job name the same adapters, and no adapter changes between them.
+                steering = self.engine.add_request(request)
                 added.append(request.request_id)
-        except InvalidRequestError as error:
+        except Exception as error:  # noqa: BLE001 - the job gets it, and the engine goes on
             for request_id in added:
                 self.engine.abort(request_id)
-            self._call(self._refuse, job, bad_request(str(error), error.param))
+            self._call(self._refuse, job, self._refusal(error))
         else:
             self._call(self._admit, job, steering)
 
-    def _do(self, errand: _Errand) -> None:
+    def _refusal(self, error: Exception) -> ApiError:
+        if isinstance(error, InvalidRequestError):
+            return bad_request(str(error), error.param)
+        logger.error("the engine of %r failed to take a request", self.name, exc_info=error)
+        return ApiError(500, "The engine failed on this request; the server's log says why.")
+
+    def _do(self, errand: Errand) -> None:
         error: Exception | None = None
         try:
             errand.function()

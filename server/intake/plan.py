@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from server.served_base import ServedBase
 from server.tools.tool_use import ToolUse
 from steering.engine.constraint import Constraint
-from steering.types import SamplingParams, SteeringSpec
+from steering.engine.request import SamplingParams
+from steering.specs import SteeringSpec
 
 
 @dataclass(frozen=True, slots=True)

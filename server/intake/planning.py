@@ -15,7 +15,8 @@ from server.service import Service
 from server.tools.grammars import answer_rule
 from server.tools.tool_use import ToolUse, offered_tools, plan_tools
 from steering.engine.constraint import Constraint
-from steering.types import SamplingParams, SteeringSpec
+from steering.engine.request import SamplingParams
+from steering.specs import SteeringSpec
 
 DEFAULT_MAX_TOKENS = 16
 """`max_tokens` of a completion that does not give it, as OpenAI's."""

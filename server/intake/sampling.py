@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from server.errors import bad_request, echo
 from server.protocol.generation import GenerationFields
 from server.served_base import ServedBase
-from steering.types import SamplingParams
+from steering.engine.request import SamplingParams
 
 _GREEDY_BELOW = 1e-5
 """A lower temperature is taken as 0: the scores, divided by it, would overflow."""

@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from server.protocol.generation import MAX_LOGPROBS, GenerationFields, Usage
 from server.protocol.objects import ReplyObject, RequestObject, absent
-from server.protocol.steering import SteeredBy, SteeringDetail
+from server.protocol.steering import SteeringDetail
 from server.protocol.tools import MAX_TOOLS, NamedTool, Tool, ToolCall, ToolCallReply
+from steering.specs import ResolvedSteering
 
 
 def _content_text(value: object) -> object:
@@ -174,7 +175,7 @@ class ChatCompletion(ReplyObject):
     """`model` of the request"""
     choices: list[ChatChoice]
     """the answers"""
-    steering: list[SteeredBy] | None = None
+    steering: list[ResolvedSteering] | None = None
     """the adapters that steered the reply; null if there are none"""
     usage: Usage
     """the token counts"""
@@ -218,7 +219,7 @@ class ChatChunk(ReplyObject):
     """`model` of the request"""
     choices: list[ChatChunkChoice]
     """one answer; none in the event with the token counts"""
-    steering: list[SteeredBy] | None = None
+    steering: list[ResolvedSteering] | None = None
     """the adapters that steer the reply; null if there are none"""
     usage: Usage | None = None
     """the token counts, where `stream_options` asks for them"""

@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, Field
 
 from server.protocol.generation import MAX_CHOICES, MAX_LOGPROBS, GenerationFields, Usage
 from server.protocol.objects import ReplyObject, absent
-from server.protocol.steering import SteeredBy, SteeringDetail
+from server.protocol.steering import SteeringDetail
+from steering.specs import ResolvedSteering
 
 MAX_PROMPTS = 1024
 
@@ -101,7 +102,7 @@ class Completion(ReplyObject):
     """`model` of the request"""
     choices: list[CompletionChoice]
     """the answers; in a stream one, or none in the event with the token counts"""
-    steering: list[SteeredBy] | None = None
+    steering: list[ResolvedSteering] | None = None
     """the adapters that steered the reply; null if there are none"""
     usage: Usage | None = None
     """the token counts; in a stream only where `stream_options` asks for them"""

@@ -3,69 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from server.protocol.objects import ReplyObject, RequestObject
-from steering.types import MAX_ALPHA
+from server.protocol.objects import ReplyObject
+from steering.bridges.table import BRIDGES, unknown_bridge
+from steering.specs import SteeringSpec
 
 _MAX_ADAPTERS = 8
 
 
-class SteeringChoice(RequestObject):
-    """One adapter that steers the request. A setting that is left out is the adapter's own."""
-
-    adapter: str = Field(min_length=1)
-    """the name of a loaded adapter"""
-    alpha: float | None = Field(None, ge=-MAX_ALPHA, le=MAX_ALPHA)
-    """the shift's strength; 0 is the base exactly. Default: the adapter's own"""
-    top_k: int | None = Field(None, ge=1, le=2**31)
-    """shift only this many of the base's likeliest tokens. Default: the adapter's own"""
-    bridge: Literal["map", "rescore"] | None = None
-    """how the shift crosses vocabularies. Default: the adapter's own"""
-
-
-def _choices(value: object) -> object:
+def _specs(value: object) -> object:
     """An adapter's name, an object or a list of either, as a list of objects."""
     items = value if isinstance(value, list) else [value]
-    choices: list[object] = []
+    specs: list[object] = []
     for item in items:
         if isinstance(item, str):
-            choices.append({"adapter": item})
-        elif isinstance(item, Mapping | SteeringChoice):
-            choices.append(item)
+            specs.append({"adapter": item})
+        elif isinstance(item, Mapping | SteeringSpec):
+            specs.append(item)
         else:
             raise ValueError("an adapter's name, an object with `adapter`, or a list of those is expected")
-    return choices
+    return specs
+
+
+def _known_bridges(specs: list[SteeringSpec]) -> list[SteeringSpec]:
+    for spec in specs:
+        if spec.bridge is not None and spec.bridge not in BRIDGES:
+            raise ValueError(unknown_bridge(spec.bridge))
+    return specs
 
 
 _Name = Annotated[str, Field(min_length=1)]
 SteeringField = Annotated[
-    list[SteeringChoice],
+    list[SteeringSpec],
     Field(max_length=_MAX_ADAPTERS),
     BeforeValidator(
-        _choices,
+        _specs,
         json_schema_input_type=_Name
-        | SteeringChoice
-        | Annotated[list[_Name | SteeringChoice], Field(max_length=_MAX_ADAPTERS)],
+        | SteeringSpec
+        | Annotated[list[_Name | SteeringSpec], Field(max_length=_MAX_ADAPTERS)],
     ),
+    AfterValidator(_known_bridges),
 ]
-
-
-class SteeredBy(ReplyObject):
-    """One adapter that steered a reply, with the settings that applied when the request was admitted."""
-
-    adapter: str
-    """the adapter's name"""
-    version: str
-    """a digest of the adapter's files, fixed when the request was admitted"""
-    alpha: float
-    """the shift's strength"""
-    bridge: str
-    """how the shift crossed vocabularies"""
-    top_k: int | None = None
-    """how many of the base's likeliest tokens were shifted; null for all"""
 
 
 class SteeringDetail(ReplyObject):

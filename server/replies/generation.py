@@ -13,7 +13,9 @@ from server.intake.plan import Plan
 from server.protocol.generation import MAX_SEED, Usage
 from server.replies.sequence_text import Delta, SequenceText
 from server.telemetry.metrics import Metrics
-from steering.types import Request, ResolvedSteering, StepOutput
+from steering.engine.outputs import StepOutput
+from steering.engine.request import Request
+from steering.specs import ResolvedSteering
 
 
 class Generation:
@@ -69,7 +71,7 @@ class Generation:
             text = self._texts[index]
             if text.finished:
                 continue
-            _raise_fault(output)
+            _raise_fault(output, self.plan)
             if self.plan.echo and self.plan.logprobs and output.prompt_logprobs is not None:
                 yield text.echo_delta(index, output.prompt_logprobs)
             before = text.generated
@@ -147,9 +149,11 @@ def _requests(plan: Plan) -> Iterator[Request]:
         yield Request(f"{name}-{index}", ids, sampling, plan.steering, plan.constraint)
 
 
-def _raise_fault(output: StepOutput) -> None:
-    if output.finish_reason == "error" and output.param is not None:
-        raise bad_request(echo(output.error), output.param)
+def _raise_fault(output: StepOutput, plan: Plan) -> None:
+    if output.finish_reason == "error" and output.cause == "constraint":
+        # The grammar came from whichever field demanded it.
+        field = "response_format" if plan.tools is None else "tools"
+        raise bad_request(f"`{field}`: {echo(output.error)}", field)
     if output.finish_reason == "error":
         raise ApiError(500, f"The engine failed on this request: {echo(output.error or 'no reason given')}")
     if output.finish_reason == "abort":

@@ -11,7 +11,7 @@ from server.protocol.completions import CompletionLogprobs
 from server.protocol.steering import SteeringDetail
 from server.replies.sequence_text import PlacedToken
 from server.replies.token_text import token_bytes, token_text
-from steering.types import TokenLogprob
+from steering.session.logprobs import TokenLogprob
 
 _LEAST_LOGPROB = -9999.0
 """The customary stand-in for the logprob of an impossible token, since JSON has no infinity."""

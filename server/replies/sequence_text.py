@@ -12,7 +12,8 @@ from mapping_cache import CanonicalVocabulary
 from server.intake.plan import Prompt
 from server.replies.stop_strings import StopMatcher
 from steering.crossing.text import TextStream
-from steering.types import StepOutput, TokenLogprob
+from steering.engine.outputs import StepOutput
+from steering.session.logprobs import TokenLogprob
 
 ClientFinish = Literal["stop", "length"]
 

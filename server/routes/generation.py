@@ -14,14 +14,14 @@ from pydantic import BaseModel
 from server.errors import ApiError
 from server.intake.plan import Plan
 from server.protocol.generation import GenerationFields, StreamOptions, Usage
-from server.protocol.steering import SteeredBy
 from server.replies.disconnects import unless_disconnected
 from server.replies.event_stream import DONE, EventStream, event
 from server.replies.generation import Generation
 from server.replies.sequence_text import Delta
-from server.replies.steering_fields import steered_by, steering_header
+from server.replies.steering_fields import steering_header
 from server.service import Service, service_of
 from server.telemetry.metrics import Metrics
+from steering.specs import ResolvedSteering
 
 Body = TypeVar("Body", bound=GenerationFields)
 Choice = TypeVar("Choice", bound=BaseModel)
@@ -50,13 +50,13 @@ class ReplyHead:
     id: str
     created: int
     model: str
-    steering: list[SteeredBy] | None
+    steering: list[ResolvedSteering] | None
 
 
 def reply_head(prefix: str, body: GenerationFields, generation: Generation) -> ReplyHead:
     """The head of a new reply; `prefix` begins its id."""
     return ReplyHead(
-        f"{prefix}-{uuid.uuid4().hex}", int(time.time()), body.model, steered_by(generation.steering)
+        f"{prefix}-{uuid.uuid4().hex}", int(time.time()), body.model, list(generation.steering) or None
     )
 
 

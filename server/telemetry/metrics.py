@@ -72,10 +72,12 @@ class _EngineCollector(Collector):
                 lambda s: s.history_reencoded_tokens,
             ),
         ]
+        restarts = _counter("engine_restarts", "restarts of the engine after a fault")
         for model, worker in self._workers.items():
             for family, value in families:
                 family.add_metric([model], value(worker.stats))
-        return [family for family, _ in families]
+            restarts.add_metric([model], worker.restarts.count)
+        return [*(family for family, _ in families), restarts]
 
 
 def _gauge(name: str, text: str, labels: tuple[str, ...]) -> GaugeMetricFamily:

@@ -144,15 +144,17 @@ class Engine:
         report.lap("fuse_sample")
         return outputs
 
-    def restart(self) -> None:
-        """Drop all requests, keys and values, after a fault of the device or of a pool.
+    def restart(self) -> list[str]:
+        """Drop all requests, keys and values, after a fault of the device or of a pool. Returns the requests' ids.
 
         Models and adapters stay loaded. Raises whatever the device raises if it is beyond use.
         """
+        dropped = list(self._sequences)
         self.session.restart()
         # The old pool's memory must be free before the new one is made.
         del self._runner, self._allocator, self._scheduler, self._ahead
         self._start()
+        return dropped
 
     def stats(self) -> EngineStats:
         """Gauges now, and counters since start or `restart`."""

@@ -12,16 +12,12 @@ from typing import Any
 import numpy as np
 
 from mapping_cache import CanonicalVocabulary, MatchKind, VocabularyMap
+from steering.engine.outputs import EngineStats, FinishReason, StepOutput
+from steering.engine.request import Request
 from steering.engine.step_report import PHASES, StepReport
-from steering.types import (
-    EngineStats,
-    FinishReason,
-    InvalidRequestError,
-    Request,
-    ResolvedSteering,
-    StepOutput,
-    TokenLogprob,
-)
+from steering.errors import InvalidRequestError
+from steering.session.logprobs import TokenLogprob
+from steering.specs import ResolvedSteering
 
 EOS = 256
 VOCABULARY = CanonicalVocabulary(
@@ -72,48 +68,27 @@ class Running:
     told: int = 0
 
 
-@dataclass
-class FakeEngine:
-    """Generates the bytes that `say` returns for a request, then an EOS.
+class FakeSession:
+    """The adapters of a fake engine: `forget`, and those that a test installs."""
 
-    `endless` generates "x" for ever instead. Steps wait while `go` is clear, and raise if `broken`; `prepare` raises
-    `unprepared` if it is given.
-    """
-
-    say: Callable[[Request], bytes] = lambda request: b"hello world"
-    burst: int = 1
-    max_model_len: int = 64
-    seen: list[Request] = field(default_factory=list)
-    aborted: list[str] = field(default_factory=list)
-    broken: bool = False
-    endless: bool = False
-    go: threading.Event = field(default_factory=threading.Event)
-    stepping: bool = False
-    unprepared: Exception | None = None
-
-    def __post_init__(self) -> None:
-        self.base = SimpleNamespace(
-            tokenizer=ByteTokenizer(), vocabulary=VOCABULARY, vocab_size=257, eos_token_ids=frozenset({EOS})
-        )
-        self.running: dict[str, Running] = {}
-        self.last_step = StepReport()
-        self.attached = {"forget": FakeAdapter("forget")}
-        self.go.set()
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+        self.attached: dict[str, Any] = {"forget": FakeAdapter("forget")}
 
     def prepare(self, adapter: Any) -> Any:
-        if self.unprepared is not None:
-            raise self.unprepared
+        if self._engine.unprepared is not None:
+            raise self._engine.unprepared
         return adapter
 
     def install(self, steerer: Any) -> None:
         self.attached[steerer.name] = steerer
 
-    def detach(self, name: str, *, when_unread: Callable[[], None] | None = None) -> None:
+    def detach(self, name: str, *, when_unused: Callable[[], None] | None = None) -> None:
         del self.attached[name]
-        if when_unread is not None:
-            when_unread()
+        if when_unused is not None:
+            when_unused()
 
-    def adapter_readers(self) -> list[tuple[Any, int]]:
+    def adapter_rows(self) -> list[tuple[Any, int]]:
         return [(adapter, 0) for adapter in self.attached.values()]
 
     def adapters(self) -> dict[str, Any]:
@@ -130,7 +105,55 @@ class FakeEngine:
             fingerprint="identity",
         )
 
-    def resolve(self, request: Request) -> tuple[ResolvedSteering, ...]:
+
+@dataclass
+class FakeEngine:
+    """Generates the bytes that `say` returns for a request, then an EOS.
+
+    `endless` generates "x" for ever instead. Steps wait while `go` is clear, and raise if `broken`; a restart raises if
+    `is_beyond_use`; `prepare` raises `unprepared` if it is given.
+    """
+
+    say: Callable[[Request], bytes] = lambda request: b"hello world"
+    burst: int = 1
+    max_model_len: int = 64
+    seen: list[Request] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    broken: bool = False
+    is_beyond_use: bool = False
+    endless: bool = False
+    go: threading.Event = field(default_factory=threading.Event)
+    stepping: bool = False
+    unprepared: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.base = SimpleNamespace(
+            tokenizer=ByteTokenizer(), vocabulary=VOCABULARY, vocab_size=257, eos_token_ids=frozenset({EOS})
+        )
+        self.running: dict[str, Running] = {}
+        self.last_step = StepReport()
+        self.session = FakeSession(self)
+        self.go.set()
+
+    @property
+    def attached(self) -> dict[str, Any]:
+        return self.session.attached
+
+    def restart(self) -> list[str]:
+        if self.is_beyond_use:
+            raise RuntimeError("nothing is left of the device")
+        dropped = list(self.running)
+        self.running = {}
+        return dropped
+
+    def add_request(self, request: Request) -> tuple[ResolvedSteering, ...]:
+        if request.prompt_ids == tuple(b"refuse me"):
+            raise InvalidRequestError("the engine does not like it", "prompt")
+        self.seen.append(request)
+        tokens = [*self.say(request)]
+        if not request.sampling.ignore_eos:
+            tokens.append(EOS)
+        self.running[request.request_id] = Running(request, tokens)
         return tuple(
             ResolvedSteering(
                 spec.adapter,
@@ -140,15 +163,6 @@ class FakeEngine:
             )
             for spec in request.steering
         )
-
-    def add_request(self, request: Request) -> None:
-        if request.prompt_ids == tuple(b"refuse me"):
-            raise InvalidRequestError("the engine does not like it", "prompt")
-        self.seen.append(request)
-        tokens = [*self.say(request)]
-        if not request.sampling.ignore_eos:
-            tokens.append(EOS)
-        self.running[request.request_id] = Running(request, tokens)
 
     def abort(self, request_id: str) -> bool:
         self.aborted.append(request_id)

@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from server.intake.plan import Prompt
 from server.replies.sequence_text import Delta, SequenceText
 from server.replies.stop_strings import StopMatcher
-from steering.types import FinishReason, StepOutput, TokenLogprob
+from steering.engine.outputs import FinishReason, StepOutput
+from steering.session.logprobs import TokenLogprob
 from tests.server.fakes import EOS, VOCABULARY, FakeEngine
 
 MakeClient = Callable[..., TestClient]

@@ -64,7 +64,7 @@ def admin(server: ServerThread) -> Iterator[httpx.Client]:
         wait_for(lambda base=base: not base.engine.has_work and base.worker.pending == 0)  # type: ignore[misc]
         engine: Any = base.engine
         engine.check_integrity()
-        assert engine.adapter_readers() == []
+        assert engine.session.adapter_rows() == []
 
 
 def loaded(client: httpx.Client) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ def test_running_out_of_memory_for_one_base_leaves_both_as_they_were(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(server.service.bases["bytes"].engine, "prepare", fail)
+        patch.setattr(server.service.bases["bytes"].engine.session, "prepare", fail)
         reply = admin.post("/v1/adapters", json={"name": "tab", "path": "lean", "replace": True})
     assert (reply.status_code, reply.json()["error"]["type"]) == (503, "unavailable_error")
     assert "memory" in reply.json()["error"]["message"]
@@ -252,11 +252,11 @@ def test_unloading_waits_for_the_last_reader_and_frees_it(
     expected = alone(admin, tokens=80)
     version = load(admin, "tab", "steer")["version"]
     engine: Any = server.service.bases["bytes"].engine
-    models = [weakref.ref(model.model) for model in engine.adapters()["tab"].models]
+    models = [weakref.ref(model.model) for model in engine.session.adapters()["tab"].models]
     stream = Stream(server, "bytes:tab", 80)
     with ThreadPoolExecutor(1) as pool:
         removal = pool.submit(admin.delete, "/v1/adapters/tab")
-        wait_for(lambda: "tab" not in engine.adapters())
+        wait_for(lambda: "tab" not in engine.session.adapters())
         slow_steps.clear()
         if stream.running:
             wait_for(lambda: [card["status"] for card in loaded(admin)] == ["unloading"])
@@ -313,4 +313,4 @@ def test_changes_need_a_living_engine(server: ServerThread, monkeypatch: pytest.
         ):
             assert reply.status_code == 503
     assert isinstance(service.bases["bytes"].engine, Engine)
-    assert service.bases["bytes"].engine.adapters() == {}
+    assert service.bases["bytes"].engine.session.adapters() == {}

@@ -11,9 +11,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from server.engines.jobs import Job
+from server.engines.restarts import MAX_RESTARTS
 from server.engines.worker import EngineWorker
 from server.errors import ApiError
-from steering.types import Request, SamplingParams
+from steering.engine.request import Request, SamplingParams
 from tests.server.fakes import FakeEngine
 
 MakeClient = Callable[..., TestClient]
@@ -48,7 +49,7 @@ async def test_a_dead_engine_answers_every_waiting_and_later_job(
     await until(lambda: engine.stepping)
     second = asyncio.ensure_future(worker.submit(requests("second")))
     await asyncio.sleep(0.05)
-    engine.broken = True
+    engine.broken = engine.is_beyond_use = True
     engine.go.set()
     for work in (first.next(), second, worker.submit(requests("third"))):
         with pytest.raises(ApiError, match="stopped after a fault") as caught:
@@ -58,7 +59,7 @@ async def test_a_dead_engine_answers_every_waiting_and_later_job(
 
 
 def test_a_dead_engine_is_a_503_and_ill_health(client: TestClient, engine: FakeEngine) -> None:
-    engine.broken = True
+    engine.broken = engine.is_beyond_use = True
     for _ in range(2):
         reply = client.post("/v1/completions", json=BODY)
         error = reply.json()["error"]
@@ -79,7 +80,7 @@ def test_a_stream_that_the_engine_leaves_ends_with_an_error(client: TestClient, 
 
     def step() -> Any:
         if any(running.told == 2 for running in engine.running.values()):
-            engine.broken = True
+            engine.broken = engine.is_beyond_use = True
         return steps()
 
     engine.step = step  # type: ignore[method-assign]
@@ -87,6 +88,66 @@ def test_a_stream_that_the_engine_leaves_ends_with_an_error(client: TestClient, 
     events = [json.loads(line.removeprefix("data: ")) for line in lines]
     assert [event["choices"][0]["text"] for event in events[:-1]] == ["h", "e"]
     assert events[-1]["error"]["code"] == 503
+
+
+async def test_after_a_fault_the_engine_serves_later_requests(
+    worker: EngineWorker, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The requests that it had end with a 503; one in the inbox meanwhile, and later ones, are served."""
+    engine.go.clear()
+    first, _ = await worker.submit(requests("first"))
+    await until(lambda: engine.stepping)
+    second = asyncio.ensure_future(worker.submit(requests("second")))
+    await asyncio.sleep(0.05)
+    restart = engine.restart
+
+    def mend() -> list[str]:
+        engine.broken = False
+        return restart()
+
+    monkeypatch.setattr(engine, "restart", mend)
+    engine.broken = True
+    engine.go.set()
+    with pytest.raises(ApiError, match="has restarted after a fault; try again") as caught:
+        await asyncio.wait_for(first.next(), 5)
+    assert caught.value.status == 503
+    job, _ = await asyncio.wait_for(second, 5)
+    output = await asyncio.wait_for(job.next(), 5)
+    assert output.request_id == "second"
+    assert worker.failure is None
+
+
+async def test_an_engine_that_fails_again_and_again_is_dead_in_the_end(
+    worker: EngineWorker, engine: FakeEngine
+) -> None:
+    engine.broken = True
+    for number in range(MAX_RESTARTS):
+        job, _ = await worker.submit(requests(str(number)))
+        with pytest.raises(ApiError, match="has restarted"):
+            await asyncio.wait_for(job.next(), 5)
+    job, _ = await worker.submit(requests("last"))
+    with pytest.raises(ApiError, match="stopped after a fault"):
+        await asyncio.wait_for(job.next(), 5)
+    assert worker.failure is not None
+
+
+async def test_a_request_that_the_engine_fails_to_take_is_a_500_and_disturbs_nobody(
+    worker: EngineWorker, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = engine.add_request
+
+    def fail(request: Request) -> Any:
+        if request.request_id == "odd":
+            raise KeyError("no such character")
+        return take(request)
+
+    monkeypatch.setattr(engine, "add_request", fail)
+    with pytest.raises(ApiError, match="failed on this request") as caught:
+        await worker.submit(requests("even", "odd"))
+    assert caught.value.status == 500
+    assert "even" in engine.aborted and worker.pending == 0
+    job, _ = await worker.submit(requests("next"))
+    assert (await asyncio.wait_for(job.next(), 5)).request_id == "next"
 
 
 async def test_a_full_queue_is_a_429(worker: EngineWorker, engine: FakeEngine) -> None:

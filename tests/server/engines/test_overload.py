@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from server.engines.jobs import JobLimits
 from server.engines.worker import EngineWorker
 from server.errors import ApiError
-from steering.types import Request, SamplingParams
+from steering.engine.request import Request, SamplingParams
 from tests.server.fakes import FakeEngine
 from tests.server_thread import wait_for
 
@@ -242,7 +242,7 @@ async def test_an_errand_for_an_engine_that_dies_is_a_503(worker: EngineWorker, 
     await asyncio.to_thread(wait_for, lambda: engine.stepping)
     errand = asyncio.ensure_future(worker.run(lambda: None))
     await asyncio.sleep(0)
-    engine.broken = True
+    engine.broken = engine.is_beyond_use = True
     engine.go.set()
     for work in (errand, worker.run(lambda: None)):
         with pytest.raises(ApiError) as caught:

@@ -16,8 +16,8 @@ import pytest
 from server.config import load_config
 from server.engines.loading import load_engines
 from server.engines.threads import start_thread
+from steering.errors import ModelLoadError
 from steering.model.loading import load_model
-from steering.types import ModelLoadError
 from tests.server_thread import wait_for
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from server.protocol.chat import ChatRequest
 from server.protocol.completions import CompletionRequest
-from server.protocol.steering import SteeringChoice
+from steering.specs import SteeringSpec
 from tests.server.hostile.attack import BASICS, CHAT, COMPLETIONS, Attack
 
 # Numbers in JSON, and values that resemble them. Each field gets all of them and the values at its own bounds.
@@ -38,7 +39,7 @@ LITERALS = (
 
 def number_fields(model: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """The model's fields that are numbers, each with its JSON schema."""
-    for name, field in model.model_json_schema()["properties"].items():
+    for name, field in TypeAdapter(model).json_schema()["properties"].items():
         for choice in field.get("anyOf", [field]):
             if choice.get("type") in ("integer", "number"):
                 yield name, choice
@@ -105,7 +106,7 @@ def is_json(literal: str) -> bool:
     return True
 
 
-STEERING = list(number_fields(SteeringChoice))
+STEERING = list(number_fields(SteeringSpec))
 
 
 @pytest.mark.parametrize(("name", "schema"), STEERING, ids=[name for name, _ in STEERING])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from steering.types import Request, StepOutput
+from steering.engine.outputs import StepOutput
+from steering.engine.request import Request
 from tests.server.fakes import EOS, FakeEngine
 from tests.server_thread import wait_for
 

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from mapping_cache import VocabularyMap
 from server.errors import ApiError
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, FakeSession
 
 MakeClient = Callable[..., TestClient]
 
@@ -78,7 +78,7 @@ def test_our_own_fault_is_a_500_without_details(client: TestClient, monkeypatch:
     def fail(self: FakeEngine) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(FakeEngine, "adapters", fail)
+    monkeypatch.setattr(FakeSession, "adapters", fail)
     reply = client.get("/v1/adapters")
     assert reply.status_code == 500
     assert "secret" not in reply.text
@@ -152,7 +152,7 @@ def test_an_adapter_that_is_unloaded_during_a_request_is_left_out(
     def gone(name: str) -> VocabularyMap:
         raise KeyError(name)
 
-    monkeypatch.setattr(engine, "vocabulary_map", gone)
+    monkeypatch.setattr(engine.session, "vocabulary_map", gone)
     assert [card["id"] for card in client.get("/v1/models").json()["data"]] == ["base"]
     assert client.get("/v1/maps").json()["data"] == []
     assert client.get("/v1/maps/base/forget").status_code == 404

@@ -26,7 +26,7 @@ from server.config import load_config
 from server.telemetry.logs import JsonFormatter, TextFormatter
 from server.telemetry.request_record import RequestRecord
 from server.telemetry.traces import OpenTelemetryTracing
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, FakeSession
 from tests.server_process import REPOSITORY, tiny_folders
 
 MakeClient = Callable[..., TestClient]
@@ -69,7 +69,7 @@ def test_a_fault_of_the_server_has_an_id_too(client: TestClient, monkeypatch: py
     def fail(self: FakeEngine) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(FakeEngine, "adapters", fail)
+    monkeypatch.setattr(FakeSession, "adapters", fail)
     reply = client.get("/v1/models", headers={"x-request-id": "mine"})
     assert (reply.status_code, reply.headers["x-request-id"]) == (500, "mine")
 
@@ -215,7 +215,7 @@ def test_only_faults_of_the_server_are_errors_in_a_trace(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Traced(engine).send("/nowhere").status.status_code is StatusCode.UNSET
-    monkeypatch.setattr(FakeEngine, "adapters", lambda self: 1 / 0)
+    monkeypatch.setattr(FakeSession, "adapters", lambda self: 1 / 0)
     span = Traced(engine).send("/v1/models")
     assert span.status.status_code is StatusCode.ERROR
     assert span.attributes["http.response.status_code"] == 500

@@ -161,6 +161,7 @@ def test_a_real_engine_reports_the_time_of_each_phase(server: ServerThread) -> N
 # The metrics that operators may rely on, by the names that Prometheus shows.
 NAMES = """num_requests_running num_requests_waiting kv_cache_usage_ratio prompt_tokens_total generation_tokens_total
 request_success_total request_errors_total prefix_cache_queries_total prefix_cache_hits_total preemptions_total
+engine_restarts_total
 time_to_first_token_seconds_bucket inter_token_latency_seconds_bucket e2e_request_latency_seconds_bucket
 request_queue_time_seconds_bucket step_seconds_bucket steering_kl_divergence_bucket steering_changed_tokens_total
 history_reencoded_tokens_total""".split()

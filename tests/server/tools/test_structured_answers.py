@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from server.protocol.chat import ChatRequest
 from server.protocol.completions import CompletionRequest
 from server.tools.grammars import MAX_SCHEMA_BYTES
-from steering.types import StepOutput
+from steering.engine.outputs import StepOutput
 from tests.server.fakes import FakeEngine
 from tests.server.tools.structured import FORMAT, SCHEMA, USER, accepts, chat, chunks_of
 
@@ -88,12 +88,14 @@ def test_a_grammar_that_fails_on_the_way_is_the_requests_fault(
     def fail() -> list[StepOutput]:
         (running,) = list(engine.running)
         del engine.running[running]
-        message = "response_format: it has grown too large"
-        return [StepOutput(running, finish_reason="error", error=message, param="response_format")]
+        return [
+            StepOutput(running, finish_reason="error", error="it has grown too large", cause="constraint")
+        ]
 
     engine.step = fail  # type: ignore[method-assign]
     error = chat(client, 400, response_format=FORMAT)["error"]
-    assert error["param"] == "response_format" and "too large" in error["message"]
+    assert error["param"] == "response_format"
+    assert error["message"] == "`response_format`: it has grown too large"
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_after_a_fault_of_the_device_the_engine_starts_again(
         with pytest.raises(type(error)):
             engine.step()
     assert not unused
-    engine.restart()
+    assert engine.restart() == ["running", "waiting"]
     assert unused == ["other"]
     assert not engine.has_work
     assert engine.stats().kv_pages_used == 0
