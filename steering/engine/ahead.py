@@ -7,8 +7,19 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from steering.device.transfer import on_device
+from steering.engine.ending import EndRules
 from steering.engine.sequence import SequenceState
 from steering.model.kv_cache import KVCache
+
+
+def going_on(
+    sequences: Sequence[SequenceState], tokens: Tensor, ends: EndRules
+) -> tuple[Sequence[SequenceState], Tensor]:
+    """Keep the sequences that do not end with the token just drawn, whichever it is. tokens: int64 `[sequences]`."""
+    rows = [row for row, sequence in enumerate(sequences) if ends.has_room(sequence)]
+    if len(rows) == len(sequences):
+        return sequences, tokens
+    return [sequences[row] for row in rows], tokens.index_select(0, on_device(rows, tokens.device))
 
 
 class AheadPass:

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from steering.device.execution import Execution, execution_on
 from steering.device.host_memory import keep_freed_memory, release_freed_memory
-from steering.device.transfer import on_device
 from steering.engine.admission import check_request
-from steering.engine.ahead import AheadPass
+from steering.engine.ahead import AheadPass, going_on
 from steering.engine.config import MOST_SCORES, EngineConfig, make_pool
 from steering.engine.drawing import Placed, draw, score_prompts, with_places
 from steering.engine.drawn import OutputBuilder
@@ -39,8 +38,6 @@ from steering.specs import ResolvedSteering
 __all__ = ["Engine", "EngineConfig"]
 
 logger = logging.getLogger(__name__)
-
-_Begun = tuple[list[Chunk], Tensor]
 
 
 class Engine:
@@ -71,9 +68,8 @@ class Engine:
 
     def _start(self) -> None:
         """Make the base's pool, with no request in it."""
-        longest = self.max_model_len
-        self._allocator, self._runner = make_pool(self.base, self.config, self._execution, longest)
-        self.max_model_len = min(longest, self._allocator.num_pages * self.config.page_size)
+        self._allocator, self._runner = make_pool(self.base, self.config, self._execution, self.max_model_len)
+        self.max_model_len = min(self.max_model_len, self._allocator.num_pages * self.config.page_size)
         self._ends = EndRules(self.base.eos_token_ids, self.max_model_len)
         self._scheduler = Scheduler(
             self._allocator,
@@ -83,6 +79,7 @@ class Engine:
         )
         self._sequences: dict[str, SequenceState] = {}
         self._instant: list[StepOutput] = []
+        self._ended: list[str] = []  # the requests whose last output no step has returned yet
         self._ahead: AheadPass | None = None
 
     def add_request(self, request: Request) -> tuple[ResolvedSteering, ...]:
@@ -97,7 +94,11 @@ class Engine:
             request = replace(request, sampling=replace(request.sampling, seed=random.getrandbits(63)))
         tokens = list(request.prompt_ids)
         row = self.session.open(tokens, request.steering)
-        sequence = SequenceState(request, row, tokens)
+        try:
+            sequence = SequenceState(request, row, tokens)
+        except BaseException:
+            self.session.close(row)
+            raise
         self._sequences[request.request_id] = sequence
         self._scheduler.add(sequence)
         return row.steering
@@ -123,6 +124,11 @@ class Engine:
         A fault in one sequence's part ends that sequence. A fault of the device or of a pool is raised: `restart`
         then makes the engine usable again.
         """
+        outputs = self._step()
+        self._ended.clear()
+        return outputs
+
+    def _step(self) -> list[StepOutput]:
         outputs, self._instant = self._instant, []
         report = self.last_step = StepReport()
         begun = self._resume(report) or self._begin(report)
@@ -145,11 +151,12 @@ class Engine:
         return outputs
 
     def restart(self) -> list[str]:
-        """Drop all requests, keys and values, after a fault of the device or of a pool. Returns the requests' ids.
+        """Drop all requests, keys and values, after a fault of the device or of a pool. Models and adapters stay.
 
-        Models and adapters stay loaded. Raises whatever the device raises if it is beyond use.
+        Returns the ids of the requests that are dropped, and of those that ended in the step that failed: their last
+        outputs are lost. Raises whatever the device raises if it is beyond use.
         """
-        dropped = list(self._sequences)
+        dropped = [*self._ended, *self._sequences]
         self.session.restart()
         # The old pool's memory must be free before the new one is made.
         del self._runner, self._allocator, self._scheduler, self._ahead
@@ -176,45 +183,36 @@ class Engine:
         if not self._sequences and self._allocator.used:
             raise RuntimeError(f"{self._allocator.used} pages are in use without a sequence")
 
-    def _begin(self, report: StepReport) -> _Begun | None:
+    def _begin(self, report: StepReport) -> tuple[list[Chunk], Tensor] | None:
         """Schedule a step and run the base over its chunks; None where there is nothing to do."""
         chunks = self._scheduler.schedule()
         if not chunks:
             return None
         report.started = tuple(chunk.sequence.start() for chunk in chunks if not chunk.sequence.started)
-        inputs: list[RowInput] = []
-        for chunk in chunks:
-            sequence = chunk.sequence
-            tokens = sequence.tokens[chunk.start : chunk.start + chunk.count]
-            inputs.append(RowInput(tokens, chunk.start, sequence.pages, chunk.count - chunk.wanted))
+        inputs = [chunk.row_input for chunk in chunks]
         report.lap("host")
         self._execution.side.allow_overlap()
         return chunks, self._runner.forward(inputs)
 
-    def _resume(self, report: StepReport) -> _Begun | None:
+    def _resume(self, report: StepReport) -> tuple[list[Chunk], Tensor] | None:
         """The pass that the last step has queued, for the sequences that have not ended since."""
         ahead, self._ahead = self._ahead, None
-        if ahead is None:
+        if ahead is None or not ahead.sequences:
             return None
-        chunks = [Chunk.of(sequence, 1) for sequence in ahead.sequences]
-        logits = ahead.logits
+        begun = [Chunk.of(sequence, 1) for sequence in ahead.sequences], ahead.logits
         report.lap("host")
-        return chunks, logits
+        return begun
 
     def _run_ahead(self, sequences: Sequence[SequenceState], tokens: Tensor) -> None:
         """Queue the base's pass over the tokens just drawn, int64 `[sequences]`, before the host has read them.
 
         Only where the next step has nothing else to do: no sequence can be admitted, and no prompt is being read.
         """
-        scheduler = self._scheduler
-        if scheduler.may_admit or len(sequences) < len(scheduler.running):
+        if self._scheduler.may_admit or len(sequences) < len(self._scheduler.running):
             return
-        going = [row for row, sequence in enumerate(sequences) if self._ends.has_room(sequence)]
-        if not going or not scheduler.reserve_next([sequences[row] for row in going]):
+        sequences, tokens = going_on(sequences, tokens, self._ends)
+        if not sequences or not self._scheduler.reserve_next(sequences):
             return
-        if len(going) < len(sequences):
-            tokens = tokens.index_select(0, on_device(going, tokens.device))
-            sequences = [sequences[row] for row in going]
         # The tokens are on the device. The 0 only fills their place in the plan.
         inputs = [RowInput((0,), len(sequence.tokens), sequence.pages, 0) for sequence in sequences]
         self._execution.side.allow_overlap()
@@ -232,7 +230,9 @@ class Engine:
         if not ends:
             return []
 
-        def draw_some(some: Sequence[tuple[SequenceState, int, float]]) -> list[StepOutput]:
+        def draw_some(
+            some: Sequence[tuple[SequenceState, int, float]],
+        ) -> list[tuple[OutputBuilder, int, SequenceState]]:
             sequences, rows, uniforms = zip(*some, strict=True)
             tokens, drawn = draw(
                 distributions.select(rows), sequences, uniforms, self._ends, self.config.kl_every
@@ -240,11 +240,12 @@ class Engine:
             if self._execution.runs_ahead and len(some) == len(ends):
                 self._run_ahead(sequences, tokens)
             builder = drawn.read()
-            return [self._commit(builder, row, sequence) for row, sequence in enumerate(sequences)]
+            return [(builder, row, sequence) for row, sequence in enumerate(sequences)]
 
-        done, failed = isolate(ends, draw_some)
-        ended = [self._end_by_fault(sequence, error) for (sequence, _, _), error in failed]
-        return [*chain.from_iterable(done), *ended]
+        # Drawing changes no sequence, so it can be repeated. Committing cannot.
+        drawn, failed = isolate(ends, draw_some)
+        outputs = [self._commit(*each) for each in chain.from_iterable(drawn)]
+        return outputs + [self._end_by_fault(sequence, error) for (sequence, _, _), error in failed]
 
     def _commit(self, builder: OutputBuilder, row: int, sequence: SequenceState) -> StepOutput:
         """Append one drawn token, or end the sequence without it, and build the output."""
@@ -277,8 +278,7 @@ class Engine:
 
     def _end_by_fault(self, sequence: SequenceState, error: Exception) -> StepOutput:
         """End a sequence whose own part has raised."""
-        request_id = sequence.request.request_id
-        logger.error("request %s has ended by a fault in its own part", request_id, exc_info=error)
+        logger.error("request %s has ended by its own fault", sequence.request.request_id, exc_info=error)
         return self._fail(sequence, f"{type(error).__name__}: {error}", "fault")
 
     def _fail(self, sequence: SequenceState, message: str, cause: Cause) -> StepOutput:
@@ -292,9 +292,8 @@ class Engine:
     def _finish(self, sequence: SequenceState) -> None:
         """Forget a sequence and free everything that it holds."""
         del self._sequences[sequence.request.request_id]
+        self._ended.append(sequence.request.request_id)
         if self._ahead is not None:
             self._ahead.drop(sequence)
-            if not self._ahead.sequences:
-                self._ahead = None
         self.session.close(sequence.row)
         self._scheduler.finish(sequence)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from steering.engine.sequence import SequenceState
 from steering.model.pages import PageAllocator
+from steering.model.row_input import RowInput
 from steering.session.row import Span
 
 
@@ -39,6 +40,12 @@ class Chunk:
     def is_last(self) -> bool:
         """True when the chunk reaches the sequence's end, so that its logits give the next token."""
         return self.start + self.count == len(self.sequence.tokens)
+
+    @property
+    def row_input(self) -> RowInput:
+        """Its tokens for the base, with logits of the wanted ones."""
+        tokens = self.sequence.tokens[self.start : self.start + self.count]
+        return RowInput(tokens, self.start, self.sequence.pages, self.count - self.wanted)
 
     @property
     def span(self) -> Span:
