@@ -19,13 +19,13 @@ from steering.device.execution import Execution, execution_on
 from steering.device.host_memory import keep_freed_memory, release_freed_memory
 from steering.engine.admission import check_request
 from steering.engine.ahead import AheadPass, going_on
-from steering.engine.config import MOST_SCORES, EngineConfig, make_pool
+from steering.engine.config import EngineConfig, make_pool, make_scheduler
 from steering.engine.drawing import Placed, draw, score_prompts, with_places
 from steering.engine.drawn import OutputBuilder
 from steering.engine.ending import EndRules
 from steering.engine.outputs import Cause, EngineStats, StepOutput
 from steering.engine.request import Request
-from steering.engine.scheduler import Chunk, Scheduler
+from steering.engine.scheduler import Chunk
 from steering.engine.sequence import SequenceState
 from steering.engine.step_report import StepReport
 from steering.errors import InvalidRequestError
@@ -71,12 +71,7 @@ class Engine:
         self._allocator, self._runner = make_pool(self.base, self.config, self._execution, self.max_model_len)
         self.max_model_len = min(self.max_model_len, self._allocator.num_pages * self.config.page_size)
         self._ends = EndRules(self.base.eos_token_ids, self.max_model_len)
-        self._scheduler = Scheduler(
-            self._allocator,
-            self.config.max_num_seqs,
-            max(self.config.max_step_tokens, self.config.max_num_seqs),
-            max(1, MOST_SCORES // self.base.vocab_size),
-        )
+        self._scheduler = make_scheduler(self.base, self.config, self._allocator, self._hide)
         self._sequences: dict[str, SequenceState] = {}
         self._instant: list[StepOutput] = []
         self._ended: list[str] = []  # the requests whose last output no step has returned yet
@@ -108,6 +103,8 @@ class Engine:
         sequence = self._sequences.get(request_id)
         if sequence is None:
             return False
+        if not sequence.is_checked:
+            self._hide(sequence)
         self._finish(sequence)
         self._instant.append(StepOutput(request_id, finish_reason="abort"))
         return True
@@ -197,7 +194,7 @@ class Engine:
     def _resume(self, report: StepReport) -> tuple[list[Chunk], Tensor] | None:
         """The pass that the last step has queued, for the sequences that have not ended since."""
         ahead, self._ahead = self._ahead, None
-        if ahead is None or not ahead.sequences:
+        if ahead is None:
             return None
         begun = [Chunk.of(sequence, 1) for sequence in ahead.sequences], ahead.logits
         report.lap("host")
@@ -216,8 +213,7 @@ class Engine:
         # The tokens are on the device. The 0 only fills their place in the plan.
         inputs = [RowInput((0,), len(sequence.tokens), sequence.pages, 0) for sequence in sequences]
         self._execution.side.allow_overlap()
-        logits = self._runner.forward(inputs, tokens)
-        self._ahead = AheadPass(sequences, logits, self._runner.cache)
+        self._ahead = AheadPass(sequences, self._runner.forward(inputs, tokens), self._runner.cache)
 
     def _draw(self, placed: Sequence[Placed], distributions: Distributions) -> list[StepOutput]:
         """Draw the next token of every sequence whose end the step has reached."""
@@ -282,18 +278,23 @@ class Engine:
         return self._fail(sequence, f"{type(error).__name__}: {error}", "fault")
 
     def _fail(self, sequence: SequenceState, message: str, cause: Cause) -> StepOutput:
-        """End a sequence with an error, and hide its keys and values from others."""
+        """End a sequence with an error."""
+        self._hide(sequence)
+        self._finish(sequence)
+        return StepOutput(sequence.request.request_id, finish_reason="error", error=message, cause=cause)
+
+    @torch.inference_mode()
+    def _hide(self, sequence: SequenceState) -> None:
+        """Hide keys and values that are not finite, or not known to be, from other sequences."""
         self._runner.cache.invalidate(sequence.pages)
         sequence.row.invalidate()
         self._execution.side.forbid_overlap()
-        self._finish(sequence)
-        return StepOutput(sequence.request.request_id, finish_reason="error", error=message, cause=cause)
 
     def _finish(self, sequence: SequenceState) -> None:
         """Forget a sequence and free everything that it holds."""
         del self._sequences[sequence.request.request_id]
         self._ended.append(sequence.request.request_id)
         if self._ahead is not None:
-            self._ahead.drop(sequence)
+            self._ahead = self._ahead.without(sequence)
         self.session.close(sequence.row)
         self._scheduler.finish(sequence)

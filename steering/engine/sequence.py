@@ -43,6 +43,12 @@ class SequenceState:
         """True until the prompt's log probabilities have been returned."""
         return self.request.sampling.prompt_logprobs is not None and self.generated_count == 0
 
+    @property
+    def is_checked(self) -> bool:
+        """False while its keys and values may be NaN: only the scores at its end tell."""
+        is_decoding = self.generated_count > 0 and self.computed >= len(self.tokens) - 1
+        return is_decoding or not self.pages
+
     def start(self) -> str:
         """Mark that it has run for the first time. Returns the request's id."""
         self.started = True
