@@ -61,7 +61,7 @@ class SteeringEncoder:
             return self._plain_ids(text)
         if start == "space":
             return self._plain_ids(text[1:])  # the tokenizer's own dummy prefix takes the place of the space
-        # Anywhere else the dummy prefix would be a token too many, so the piece is encoded behind another text.
+        # Anywhere else the dummy prefix would be one token too many, so the piece is encoded behind another text.
         return self._plain_ids(_BEFORE[0] + text)[len(self._before) :]
 
     def following(self, texts: Sequence[str]) -> list[list[int] | None]:

@@ -61,7 +61,7 @@ class Settler:
         self._composes = normalise("e\u0301") != "e\u0301"
 
     def settle(self, text: str, encode: Encode, boundaries: Boundaries) -> Settled | None:
-        """The largest settled part of a text that leaves the margin; None where there is none.
+        """The largest settled part of a text that leaves the margin; None where none is found.
 
         encode: gives the tokens of a text that starts where this one does. boundaries: gives, for each token of such a
         text, the character that it starts at, -1 where it starts inside a character.

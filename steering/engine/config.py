@@ -30,7 +30,7 @@ class EngineConfig:
 
     `kv_cache_memory`: bytes for the base's pool; None chooses by the device. `kl_every`: the KL divergence is measured
     at a request's first token and then at every `kl_every`-th, because it takes two passes over the vocabulary.
-    `enforce_eager`: run a GPU without recorded passes and without running ahead.
+    `enforce_eager`: run a GPU without captured passes and without running ahead.
     """
 
     max_num_seqs: int = 32

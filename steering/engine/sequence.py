@@ -1,4 +1,4 @@
-"""A request on its way through the engine: the only mutable noun."""
+"""A request on its way through the engine. Requests and outputs are immutable; this is what changes."""
 
 from __future__ import annotations
 

@@ -22,8 +22,7 @@ Lap = Callable[[Literal["steering", "fuse_sample"]], None]
 class SteeringPass:
     """Runs the steering models beside the work that `side` has queued, and adds their shifts.
 
-    `faults` holds the rows whose part raised. Their scores are undefined; all others are as if those rows were not
-    there. A group that raises is run again member by member, to find the row at fault. A fault of the device or of a
+    `faults` holds the rows whose part raised. Their scores are undefined, and change nothing for other rows. A group that raises is run again member by member, to find the row at fault. A fault of the device or of a
     pool is raised.
     """
 
@@ -64,7 +63,7 @@ class SteeringPass:
         except Exception as error:
             if is_shared(error):
                 raise
-            # Some members may count as computed that are not.
+            # Some members may count as computed although the pass has failed.
             for member in group.members:
                 member.state.release()
             if len(group.members) > 1:

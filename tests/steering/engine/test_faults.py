@@ -146,7 +146,7 @@ def test_a_draw_that_raises_is_repeated_with_the_same_random_numbers(
 def test_no_request_is_forgotten_when_a_step_fails_behind_its_end(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last output of a request is lost with the step. So `restart` names the request."""
+    """The step that fails loses the last output of a request that ended in it. `restart` names that request too."""
     engine = make_engine(BASE)
     for name in ("first", "second"):
         engine.add_request(request(name, [5, 6, 7], count=1))
@@ -169,7 +169,7 @@ def test_no_request_is_forgotten_when_a_step_fails_behind_its_end(
 
 
 def test_a_token_is_committed_once(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error in the end of a row is none that may be tried again with the rows that have gone on."""
+    """When the end of one row raises, the draw is not repeated: the other rows have taken their tokens."""
     engine = make_engine(BASE)
     engine.add_request(request("goes on", [5, 6, 7]))
     engine.add_request(request("ends", [5, 6, 7], count=1))
