@@ -41,7 +41,8 @@ _Beginning = tuple[int, tuple[int, ...]]
 class _Proposal:
     """A base token to try, and the first steering token of its text.
 
-    Both weights are probabilities under the base: `weight` of the token, `stem` of the token whose whole text is `first`.
+    Both weights are probabilities under the base: `weight` is the token's, `stem` that of the token whose whole text is
+    `first`.
     """
 
     token: int

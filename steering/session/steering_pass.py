@@ -22,8 +22,8 @@ Lap = Callable[[Literal["steering", "fuse_sample"]], None]
 class SteeringPass:
     """Runs the steering models beside the work that `side` has queued, and adds their shifts.
 
-    `faults` holds the rows whose part raised. Their scores are undefined, and change nothing for other rows. A group that raises is run again member by member, to find the row at fault. A fault of the device or of a
-    pool is raised.
+    `faults` holds the rows whose part raised. Their scores are undefined, and change nothing for other rows. A group
+    that raises is run again member by member, to find the row at fault. A fault of the device or of a pool is raised.
     """
 
     def __init__(self, side: SideStream, lap: Lap) -> None:

@@ -87,7 +87,7 @@ def test_law_09_what_cannot_be_served_is_refused_and_disturbs_nothing(
 
 
 BROKEN = "ßß"
-# Not rescored: a candidate's text may have the broken token in it, whoever's it is.
+# Not rescored: the text of a healthy row's candidate may have the broken token in it.
 STEERING = SteeringSpec("tab", bridge="map")
 HEALTHY = [request(name, PROMPT[:size], STEERING, count=9) for name, size in (("a", 3), ("b", 7), ("c", 11))]
 
