@@ -22,7 +22,7 @@ ONE_BY_ONE = {"max_step_tokens": 1, "max_num_seqs": 1}
 
 
 def without_byte_fallback() -> PreTrainedTokenizerFast:
-    """A run of characters that it does not know is one <unk>, so that one more of them adds no token."""
+    """It writes a run of unknown characters as one <unk>, so that one more of them adds no token."""
     parts = json.loads(tokenizer_sentencepiece().backend_tokenizer.to_str())
     parts["model"]["byte_fallback"] = False
     parts["decoder"]["decoders"] = [d for d in parts["decoder"]["decoders"] if d["type"] != "ByteFallback"]
@@ -82,7 +82,7 @@ def test_text_that_the_steering_tokenizer_swallows(
 def test_a_text_longer_than_the_steering_model_sees(
     make_engine: MakeEngine, tmp_path: Path, base: str, bridge: str
 ) -> None:
-    """What it still sees depends on the text alone: echo, generation and another chunking agree (law 10)."""
+    """The part that it sees depends on the text alone: echo, generation and another chunking agree (law 10)."""
     folder = save_delta(tmp_path / "delta", tokenizer_byte_level(), context=40)
     adapter = load_adapter("delta", folder, device="cpu", dtype="float32")
     engine = make_engine(Tiny("llama", base), adapter)

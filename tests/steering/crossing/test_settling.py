@@ -115,7 +115,7 @@ def trained(model: models.Model, pattern: str | None, normalizer: normalizers.No
 
 @st.composite
 def merged(draw: st.DrawFn) -> models.BPE:
-    """BPE with any merges over a small alphabet: those that texts of it are full of."""
+    """BPE with any merges over a small alphabet, which texts over it use often."""
     vocabulary = {letter: number for number, letter in enumerate(ALPHABET)}
     merges: list[tuple[str, str]] = []
     for _ in range(draw(st.integers(0, 14))):
@@ -159,7 +159,7 @@ def bpe(alphabet: str, *merges: tuple[str, str]) -> models.BPE:
 
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_a_line_break_joins_the_whitespace_before_it(width: int) -> None:
-    """The pattern gives "\\n" and the spaces behind it to one word, once another "\\n" follows."""
+    """The pattern puts "\\n" and the spaces behind it into one word as soon as another "\\n" follows."""
     setup = trained(bpe("a \n", ("\n", " "), (" ", " ")), LLAMA3_PATTERN, None)
     for text in ("a\n" + " " * 130 + "\na", ("\n" * width + " " * 120) * 2 + "a"):
         setup.push(text, check_every=1)
@@ -169,7 +169,7 @@ def test_a_line_break_joins_the_whitespace_before_it(width: int) -> None:
 @pytest.mark.parametrize("number", ["11", "12"])
 @pytest.mark.parametrize("start", ["", "a", "aa", "9", "99"])
 def test_digits_are_counted_in_threes(pattern: str, number: str, start: str) -> None:
-    """The groups of a text without tokens of several digits do not show where one starts."""
+    """Where no token of the text has several digits, its tokens do not show where a group of three starts."""
     setup = trained(bpe("129a", (number[0], number[1])), pattern, None)
     for more in range(3):
         setup.push(start + "9" * (130 + more) + number * 9, check_every=1)
