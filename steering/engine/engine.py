@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import torch
@@ -26,7 +27,7 @@ from steering.engine.ending import EndRules
 from steering.engine.outputs import Cause, EngineStats, StepOutput
 from steering.engine.request import Request
 from steering.engine.scheduler import Chunk
-from steering.engine.sequence import SequenceState
+from steering.engine.sequence import SequenceState, hide
 from steering.engine.step_report import StepReport
 from steering.errors import InvalidRequestError
 from steering.model.loaded_model import LoadedModel
@@ -71,6 +72,8 @@ class Engine:
         self._allocator, self._runner = make_pool(self.base, self.config, self._execution, self.max_model_len)
         self.max_model_len = min(self.max_model_len, self._allocator.num_pages * self.config.page_size)
         self._ends = EndRules(self.base.eos_token_ids, self.max_model_len)
+        # No bound method: an engine that is dropped must be freed at once, with its pools.
+        self._hide = partial(hide, self._runner.cache, self._execution.side)
         self._scheduler = make_scheduler(self.base, self.config, self._allocator, self._hide)
         self._sequences: dict[str, SequenceState] = {}
         self._instant: list[StepOutput] = []
@@ -156,7 +159,7 @@ class Engine:
         dropped = [*self._ended, *self._sequences]
         self.session.restart()
         # The old pool's memory must be free before the new one is made.
-        del self._runner, self._allocator, self._scheduler, self._ahead
+        del self._runner, self._allocator, self._scheduler, self._ahead, self._hide
         self._start()
         return dropped
 
@@ -282,13 +285,6 @@ class Engine:
         self._hide(sequence)
         self._finish(sequence)
         return StepOutput(sequence.request.request_id, finish_reason="error", error=message, cause=cause)
-
-    @torch.inference_mode()
-    def _hide(self, sequence: SequenceState) -> None:
-        """Hide keys and values that are not finite, or not known to be, from other sequences."""
-        self._runner.cache.invalidate(sequence.pages)
-        sequence.row.invalidate()
-        self._execution.side.forbid_overlap()
 
     def _finish(self, sequence: SequenceState) -> None:
         """Forget a sequence and free everything that it holds."""

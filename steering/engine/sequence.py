@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import random
 
+import torch
+
+from steering.device.side_stream import SideStream
 from steering.engine.request import Request
+from steering.model.kv_cache import KVCache
 from steering.session.logprobs import TokenLogprob
 from steering.session.row import SteeredRow
 
@@ -59,3 +63,11 @@ class SequenceState:
         self.computed = 0
         self.prompt_logprobs = []
         self.row.reset()
+
+
+@torch.inference_mode()
+def hide(cache: KVCache, side: SideStream, sequence: SequenceState) -> None:
+    """Hide a sequence's keys and values from others: they are not finite, or not known to be. cache: the base's."""
+    cache.invalidate(sequence.pages)
+    sequence.row.invalidate()
+    side.forbid_overlap()

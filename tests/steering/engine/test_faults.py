@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from steering.crossing.history import TextHistory
 from steering.engine import drawing, sampler
 from steering.engine.constraint import Constraint, ConstraintState
+from steering.engine.engine import Engine
 from steering.engine.request import Request
 from steering.engine.sampler import SamplingRow
 from steering.specs import SteeringSpec
@@ -198,3 +201,20 @@ def test_a_request_that_cannot_start_holds_no_adapter(workshop: Workshop, make_e
         engine.add_request(Request("r", (5, 6), steering=(SteeringSpec("same"),), constraint=Unusable()))
     assert [rows for _, rows in engine.session.adapter_rows()] == [0]
     assert not engine.has_work
+
+
+def test_an_engine_that_is_dropped_is_freed_at_once(workshop: Workshop) -> None:
+    """Its pools are large, so they must not wait for the garbage collector."""
+    engine = Engine(workshop.loaded(BASE))
+    run_alone(engine, request("r", [5, 6]))
+    cache = weakref.ref(engine._runner.cache)
+    gc.collect()
+    gc.disable()
+    try:
+        engine.restart()
+        assert cache() is None
+        cache = weakref.ref(engine._runner.cache)
+        del engine
+        assert cache() is None
+    finally:
+        gc.enable()
