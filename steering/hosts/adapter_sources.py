@@ -67,14 +67,16 @@ class WatchedAdapters:
     changes. A folder that cannot be loaded is logged, and changes nothing. Rows that are open keep their version.
     """
 
-    def __init__(self, sources: AdapterSources, session: SteeringSession, device: str) -> None:
+    def __init__(
+        self, sources: AdapterSources, session: SteeringSession, device: str, *, watch: bool = True
+    ) -> None:
         self._sources = sources
         self._session = session
         self._device = device
         self._known: dict[str, _State] = {}
         self._stopping = threading.Event()
         self.update(must_load=sources.named)
-        if sources.directory is not None:
+        if watch and sources.directory is not None:
             threading.Thread(target=self._watch, name="trimtab-adapters", daemon=True).start()
 
     def update(self, must_load: Mapping[str, Path] | None = None) -> None:

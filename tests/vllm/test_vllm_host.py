@@ -16,6 +16,7 @@ import pytest
 from steering.engine.engine import Engine
 from steering.engine.request import Request, SamplingParams
 from steering.hosts.request_field import read_steering
+from steering.session.logprobs import TokenLogprob
 from tests.models import tokenizer_sentencepiece
 from tests.vllm.conftest import Folders, Served
 
@@ -53,7 +54,7 @@ def expected(engine: Engine, prompt: list[int], steering: str | None, count: int
     specs = () if steering is None else read_steering(steering, engine.session.adapters())
     sampling = SamplingParams(max_tokens=count, temperature=0.0, logprobs=2, ignore_eos=True)
     engine.add_request(Request("one", tuple(prompt), sampling, specs))
-    entries = []
+    entries: list[TokenLogprob] = []
     while engine.has_work:
         for output in engine.step():
             entries += output.logprobs
