@@ -63,8 +63,9 @@ class SteeringPass:
         except Exception as error:
             if is_shared(error):
                 raise
-            # Some members may count as computed although the pass has failed.
+            # Some members may count as computed although the pass has failed, and may hold NaN.
             for member in group.members:
+                member.state.invalidate()
                 member.state.release()
             if len(group.members) > 1:
                 return [each for single in group.split() for each in self._read(single)]
