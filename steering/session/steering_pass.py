@@ -105,8 +105,8 @@ class SteeringPass:
         self._lap("fuse_sample")
 
     def _invalidate_broken(self, groups: Sequence[Group], steered: Tensor) -> None:
-        """Hide what borrowed states have computed if a score is not finite."""
+        """Hide the work of borrowed states if a score is not finite, or is undefined after a fault."""
         borrowed = [m.state for group in groups for m in group.members if m.borrowed]
-        if borrowed and not torch.isfinite(steered.amax()):
+        if borrowed and (self.faults or not torch.isfinite(steered.amax())):
             for state in borrowed:
                 state.invalidate()
