@@ -63,8 +63,9 @@ class SteeringPass:
         except Exception as error:
             if is_shared(error):
                 raise
-            # Some members may count as computed although the pass has failed.
+            # Some members may count as computed although the pass has failed, and may hold NaN.
             for member in group.members:
+                member.state.invalidate()
                 member.state.release()
             if len(group.members) > 1:
                 return [each for single in group.split() for each in self._read(single)]
@@ -104,8 +105,8 @@ class SteeringPass:
         self._lap("fuse_sample")
 
     def _invalidate_broken(self, groups: Sequence[Group], steered: Tensor) -> None:
-        """Hide what borrowed states have computed if a score is not finite."""
+        """Hide the work of borrowed states if a score is not finite, or is undefined after a fault."""
         borrowed = [m.state for group in groups for m in group.members if m.borrowed]
-        if borrowed and not torch.isfinite(steered.amax()):
+        if borrowed and (self.faults or not torch.isfinite(steered.amax())):
             for state in borrowed:
                 state.invalidate()

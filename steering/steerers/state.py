@@ -68,6 +68,7 @@ class SteererState:
                 cache.lend(self.window, [(view.caches[number], view.window) for view in made])
         except BaseException:
             for view in made:
+                view.invalidate()
                 view.release()
             raise
         return made

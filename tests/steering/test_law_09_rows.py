@@ -12,7 +12,9 @@ from steering.engine.engine import Engine, EngineConfig
 from steering.engine.request import Request, SamplingParams
 from steering.errors import InvalidRequestError
 from steering.model.loading import load_model
+from steering.session import steering_pass
 from steering.specs import SteeringSpec
+from steering.steerers.history_kv import HistoryKV
 from tests.steering.conftest import MakeEngine
 from tests.steering.laws import BASE, PAGE_BYTES, PROMPT, attached
 from tests.steering.support import (
@@ -173,6 +175,32 @@ def test_law_09_a_broken_row_that_is_preempted_leaves_nothing_behind(workshop: W
     assert engine.stats().preemptions > 0
     assert results["broken"].finish == "error"
     assert results["old"].tokens == expected.tokens
+
+
+@pytest.mark.parametrize("kind", ["sp", "bl"])
+@pytest.mark.parametrize("sampling", [{}, {"prompt_logprobs": 1}])
+@pytest.mark.parametrize("place", [(HistoryKV, "cache_settled"), (steering_pass, "add_shift")])
+def test_law_09_a_broken_row_whose_part_raises_leaves_nothing_behind(
+    workshop: Workshop,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    sampling: dict[str, Any],
+    place: tuple[Any, str],
+) -> None:
+    """The steering model has written NaN when an error ends the row."""
+    engine, broken = engine_with_a_broken_token(workshop, kind, prefix_caching=False)
+    expected = run(engine, HEALTHY)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("behind the pass")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, fail)
+        poison = request("broken", (*broken, *PROMPT[:3]), STEERING, **sampling)
+        assert run_alone(engine, poison).finish == "error"
+    found = run(engine, HEALTHY)
+    for name, result in found.items():
+        assert result.tokens == expected[name].tokens
 
 
 def test_the_strongest_shift_has_a_finite_divergence(workshop: Workshop, make_engine: MakeEngine) -> None:
