@@ -114,7 +114,7 @@ def test_an_interrupt_ends_a_server_that_is_loading() -> None:
             assert process.stdout is not None
             assert any("loading" in line for line in process.stdout)
             process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=30)
+            said, _ = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == 130
