@@ -8,9 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
+VLLM := .venv-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients check fmt bench clean soak docs
+.PHONY: help serve test test-clients test-vllm check fmt bench clean soak docs
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -23,6 +24,9 @@ test: $(STAMP) ## run the tests; pass flags with ARGS="-k name"
 
 test-clients: $(STAMP) $(CLIENTS)/.installed ## run public clients against a served demo; pass flags with ARGS="-k name"
 	$(CLIENTS)/bin/python -m pytest --confcutdir=tests/clients -W default tests/clients $(ARGS)
+
+test-vllm: $(VLLM)/.installed ## run steering inside vLLM, held against our own engine; ARGS="-k name" adds flags
+	$(VLLM)/bin/python -m pytest --confcutdir=tests/vllm -W default tests/vllm $(ARGS)
 
 check: $(STAMP) ## check formatting, lint, types and import contracts; changes nothing
 	$(BIN)/ruff format --check .
@@ -44,7 +48,7 @@ docs: $(STAMP) ## write docs/api.md from the code; a test checks that it is up t
 	$(BIN)/python -m server.documents.api_document
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) $(CLIENTS) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(CLIENTS) $(VLLM) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
@@ -60,4 +64,9 @@ $(CLIENTS)/.installed: pyproject.toml constraints-clients.txt
 	$(CLIENTS)/bin/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
 	  print(*extras["clients"], sep="\n")' > $(CLIENTS)/requirements.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --no-compile --constraint constraints-clients.txt --requirement $(CLIENTS)/requirements.txt
+	@touch $@
+
+# Without the project, which wants a newer llguidance than vLLM allows: the tests import it from the checkout.
+$(VLLM)/.installed: tests/vllm/environment.py constraints-vllm.txt
+	$(PYTHON) tests/vllm/environment.py $(VLLM)
 	@touch $@

@@ -105,6 +105,23 @@ class Config(BaseSettings):
     max_prompt_bytes: ByteSize = Field(
         ByteSize(2**20), ge=1, description="the longest text of one prompt, before it is tokenized"
     )
+    max_connections: int | None = Field(
+        None,
+        ge=1,
+        description="the most open connections; by default, and at most, as many as the file descriptors allow",
+    )
+    head_timeout: float = Field(
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds within which the head of a request must arrive",
+    )
+    keep_alive_timeout: float = Field(
+        75.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds after which a connection without a request is closed; more than a proxy's in front",
+    )
     body_timeout: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="seconds within which a request's body must arrive"
     )

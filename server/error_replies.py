@@ -62,7 +62,10 @@ async def _on_client_gone(request: Request, error: Exception) -> Response:
 async def _on_fault(request: Request, error: Exception) -> Response:
     """Any other exception is a fault of the server's; the client learns nothing of it but the request's id."""
     record = request.scope.get(RECORD)
-    headers = {REQUEST_ID_HEADER: record.request_id} if record is not None else {}
+    # The framework raises the exception again after the reply, and the HTTP server then closes the connection.
+    headers = {"Connection": "close"}
+    if record is not None:
+        headers[REQUEST_ID_HEADER] = record.request_id
     return _reply(request, ApiError(500, "The server failed on this request; its log says why."), headers)
 
 

@@ -65,6 +65,17 @@ class ServeOptions:
         int | None,
         typer.Option(help="The most outputs of a sequence that wait for a slow client; by default 1024."),
     ] = None
+    max_connections: Annotated[
+        int | None,
+        typer.Option(help="The most open connections; by default as many as the file descriptors allow."),
+    ] = None
+    head_timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a request's head may take to arrive; by default 10.")
+    ] = None
+    keep_alive_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds that a connection may stay open without a request; by default 75."),
+    ] = None
     body_timeout: Annotated[
         float | None, typer.Option(help="Seconds that a request's body may take to arrive; by default 30.")
     ] = None

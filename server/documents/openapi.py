@@ -43,13 +43,13 @@ ERRORS = {
     401: "The key is missing or wrong.",
     403: "Changing adapters needs the server's admin key.",
     404: "Nothing has this name.",
-    408: "The body took too long to arrive, or the whole request took longer than the server allows.",
+    408: "The request took too long to arrive, or its reply was read too slowly.",
     409: "An adapter of this name is loaded already.",
     413: "The body, or one prompt in it, is too long.",
     415: "The body is not JSON, or it is compressed.",
     429: "The queue is full; `retry-after` says when to try again.",
     500: "A fault of the server.",
-    503: "The server is starting or draining, or an engine has died.",
+    503: "The server is starting or draining, has too many connections or no time left, or an engine has died.",
 }
 _BODY = (400, 408, 413, 415)
 

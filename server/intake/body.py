@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from server.config import Config
-from server.errors import ApiError, ClientGoneError, echo, from_validation
+from server.errors import ApiError, ClientGoneError, bad_request, echo, from_validation
+from server.intake.json_depth import MAX_DEPTH, is_too_deep
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -19,8 +20,8 @@ async def read_body(request: Request, model: type[Body], config: Config) -> Body
     """The body as `model`.
 
     Raises `ApiError`: 415 for a compressed body or a content type other than JSON, 413 beyond `max_body_bytes`, 408
-    beyond `body_timeout`, 400 for a body that does not fit `model`. Raises `ClientGoneError` where the client leaves
-    before the body's end.
+    beyond `body_timeout`, 400 for a body that is nested too deeply or does not fit `model`. Raises `ClientGoneError`
+    where the client leaves before the body's end.
     """
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
@@ -28,10 +29,11 @@ async def read_body(request: Request, model: type[Body], config: Config) -> Body
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise ApiError(415, f"The body must not be compressed; its content-encoding is {echo(encoding)}.")
+    content = await _read(request, int(config.max_body_bytes), config.body_timeout)
+    if is_too_deep(content):
+        raise bad_request(f"The body is nested more deeply than the limit of {MAX_DEPTH} levels.", None)
     try:
-        return model.model_validate_json(
-            await _read(request, int(config.max_body_bytes), config.body_timeout)
-        )
+        return model.model_validate_json(content)
     except ValidationError as error:
         raise from_validation(error) from None
 

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from server.errors import bad_request, echo
+from server.intake.json_depth import MAX_DEPTH, is_too_deep
 from server.protocol.chat import Message
 from server.protocol.tools import Tool, ToolCall
 from server.served_base import ServedBase
@@ -40,7 +41,7 @@ def render(
 
 
 def template_turn(message: Message) -> dict[str, Any]:
-    """A message as chat templates take it; raises a 400 for a past call whose arguments are not JSON."""
+    """A message as chat templates take it; raises a 400 for a past call whose arguments are no object of JSON."""
     turn: dict[str, Any] = {
         "role": "system" if message.role == "developer" else message.role,
         "content": message.content or "",
@@ -70,6 +71,13 @@ def _apply(
 
 
 def _past_call(call: ToolCall) -> dict[str, Any]:
+    # The body's depth was checked when it was read, but this is JSON inside one of its strings.
+    if is_too_deep(call.function.arguments.encode("utf-8", "replace")):
+        raise bad_request(
+            f"The arguments of the call {echo(repr(call.id))} are nested more deeply than the limit of "
+            f"{MAX_DEPTH} levels.",
+            "messages",
+        )
     # Templates take the arguments as an object, since each writes them in its own way.
     try:
         arguments = json.loads(call.function.arguments)

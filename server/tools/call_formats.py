@@ -187,7 +187,8 @@ def _decode(text: str, final: bool) -> tuple[object, str] | None:
     body = text.lstrip()
     try:
         value, end = _DECODER.raw_decode(body)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
+        # Not only JSONDecodeError: an integer of more than 4,300 digits is a plain ValueError.
         if final:
             raise NotACallError("no JSON follows") from None
         return None
@@ -195,7 +196,9 @@ def _decode(text: str, final: bool) -> tuple[object, str] | None:
 
 
 def _call(value: object, names: Collection[str]) -> Call:
-    if not isinstance(value, dict) or value.get("name") not in names:
+    """The call that a decoded value describes. The value is a model's, so any part of it may be of any type."""
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(name, str) or name not in names:
         raise NotACallError("it names no function that was offered")
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):
@@ -204,4 +207,17 @@ def _call(value: object, names: Collection[str]) -> Call:
         arguments = None if found is None else found[0]
     if not isinstance(arguments, dict):
         raise NotACallError("its arguments are no object")
-    return Call(value["name"], json.dumps(arguments, ensure_ascii=False))
+    return Call(name, _json_text(arguments))
+
+
+def _json_text(arguments: dict[str, object]) -> str:
+    """The arguments as JSON text that any client can parse; raises NotACallError where there is none."""
+    try:
+        text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            # Half of a surrogate pair cannot be sent as UTF-8, but its escape can.
+            text = json.dumps(arguments)
+    except (ValueError, RecursionError):
+        # The decoder reads NaN, infinities and numbers like 1e999, which JSON does not have.
+        raise NotACallError("its arguments cannot be written as JSON") from None
+    return text

@@ -21,8 +21,7 @@ def check_folder(folder: Path) -> None:
     """Check every JSON file, chat template and weights file below a folder.
 
     Raises AdapterLoadError naming the file for JSON that cannot be read, for an index or a tokenizer setting that names
-    a file elsewhere, for a chat template with a syntax error, and for weights that are not
-    floating point numbers.
+    a file elsewhere, for a chat template with a syntax error, and for weights that are not floating point numbers.
     """
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()

@@ -41,7 +41,7 @@ _Beginning = tuple[int, tuple[int, ...]]
 class _Proposal:
     """A base token to try, and the first steering token of its text.
 
-    `weight`: the base's probability of the token. `stem`: the base's probability of the base token whose whole text is
+    Both weights are probabilities under the base: `weight` is the token's, `stem` that of the token whose whole text is
     `first`.
     """
 
@@ -53,7 +53,7 @@ class _Proposal:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """One base token on trial in row `row`. `first` is scored by logits already known, `new` and `old` by trials.
+    """A base token on trial in row `row`. Known logits score `first`; trials score `new` and `old`.
 
     `weight` and `stem` are those of its proposal. `stem` is 0 where the token's text begins with another steering token
     behind the text so far.
@@ -69,7 +69,7 @@ class _Candidate:
 
     @property
     def beginning(self) -> _Beginning:
-        """Its own steering tokens; none where it changes the encoding of earlier text."""
+        """The token's row and steering tokens; no tokens where it changes the encoding of earlier text."""
         if self.first is None:
             return self.row, ()
         return self.row, (self.first, *(self.new.targets if self.new is not None else ()))
@@ -210,7 +210,7 @@ def _propose(
 
 
 def _candidate(number: int, state: SteererState, proposal: _Proposal) -> _Candidate | None:
-    """The trials that score one base token; None where its first factor is all."""
+    """The trials that score one base token; None where it has no factor but the first."""
     window = state.window
     continuation = window.history.continuation(proposal.token)
     if continuation is None:
@@ -220,7 +220,7 @@ def _candidate(number: int, state: SteererState, proposal: _Proposal) -> _Candid
         return None
     if common == len(tokens):
         trial = Trial(state, window.length, suffix[:-1], suffix[1:]) if len(suffix) > 1 else None
-        # A steering tokenizer that drops the text adds no token, and so no opinion.
+        # A steering tokenizer that drops the text adds no token, and the steering model has no opinion.
         first = suffix[0] if suffix else None
         stem = proposal.stem if first == proposal.first else 0.0
         return _Candidate(number, proposal.token, proposal.weight, stem, first, trial, None)

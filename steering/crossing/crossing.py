@@ -34,7 +34,7 @@ class TextCrossing:
 class Crossing:
     """A vocabulary map with everything that is derived from it. `by_text` is None over a shared vocabulary.
 
-    `tokenizer` is the steering model's. Keeping it keeps its id from being reused while `Crossings` knows it.
+    `tokenizer` is the steering model's. It is kept because `Crossings` knows it by its id, which must not be reused.
     """
 
     base: CanonicalVocabulary

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from tokenizers import Tokenizer
-from tokenizers.models import Unigram
+from tokenizers.models import Unigram, WordPiece
 
 from mapping_cache import CanonicalVocabulary
 from steering.crossing.settling import Settled, Settler
@@ -46,9 +46,11 @@ class SteeringEncoder:
         self.encoded_characters = 0
         self.prefix = self._automatic_prefix(tokenizer)
         self._before = self._plain_ids(_BEFORE[0])
-        self._has_boundaries = self._check_boundaries(vocabulary)
+        # WordPiece writes a whole word as unknown where a later part of it is, or where it grows long.
+        is_local = self._backend is None or not isinstance(self._backend.model, WordPiece)
+        self._has_boundaries = is_local and self._check_boundaries(vocabulary)
         self._settler = None
-        if _restarts_exactly(tokenizer, self._backend):
+        if is_local and _restarts_exactly(tokenizer, self._backend):
             self._settler = Settler(vocabulary, partial(self.encode, start="cut"), self._normalise)
 
     def encode(self, text: str, start: Start = "segment") -> list[int]:
@@ -59,7 +61,7 @@ class SteeringEncoder:
             return self._plain_ids(text)
         if start == "space":
             return self._plain_ids(text[1:])  # the tokenizer's own dummy prefix takes the place of the space
-        # Anywhere else the dummy prefix would be a token too many, so the piece is encoded behind another text.
+        # Anywhere else the dummy prefix would be one token too many, so the piece is encoded behind another text.
         return self._plain_ids(_BEFORE[0] + text)[len(self._before) :]
 
     def following(self, texts: Sequence[str]) -> list[list[int] | None]:

@@ -3,10 +3,12 @@
 A later token can reach back into the text only where the text ends in the beginning of that token. So the encoding of
 any longer text has a token boundary at one of a few places near the end, the *cut places*, and before that boundary it
 equals the encoding of the text up to there. Tokens that the encodings up to every cut place have in common are settled.
-This holds for BPE, Unigram and WordPiece alike: a token boundary cuts the encoding of a text into those of its parts.
+This holds for BPE and Unigram alike: a token boundary cuts the encoding of a text into those of its parts.
 
-A pre-tokenizer may split the rest of a text in another way than the whole. So a place to start again is accepted only
-if encoding from there gives the same tokens, up to every cut place, with a margin of text behind it.
+A pre-tokenizer may split a text in another way once more text follows: in the published patterns a line break joins all
+whitespace before it. So a few continuations, the *probes*, must keep the settled tokens too. A pre-tokenizer may also
+split the rest of a text in another way than the whole. So a place to start again is accepted only if encoding from
+there gives the same tokens, up to every cut place and with every probe, with a margin of text behind it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,12 @@ from steering.crossing.text import common_prefix
 _MARGIN = 24
 # Places that are tried, from the last one back.
 _TRIES = 4
+# One for each kind of character that the patterns of pre-tokenizers tell apart. Two digits, because patterns may count
+# digits in threes from the end.
+_PROBES = ("a", "1", "11", "\n", "'s", "!")
+# So many numbers of the vocabulary, three times each, are one more probe. Where a pattern counts digits in threes,
+# groups that start at the wrong digit show only in tokens of several digits.
+_NUMBERS = 4
 
 Encode = Callable[[str], list[int]]
 Boundaries = Callable[[str], Sequence[int]]
@@ -46,19 +54,21 @@ class Settler:
         self._tokens = sorted({token for token in vocabulary.tokens if token})
         self._longest = max((len(token) for token in self._tokens), default=1)
         self._longest_open = max((len(token) for token in self._tokens if _is_open(token)), default=0)
+        numbers = [token.decode() for token in self._tokens if len(token) > 1 and token.isdigit()]
+        self._probes = (*_PROBES, "".join(3 * number for number in numbers[:: len(numbers) // _NUMBERS + 1]))
         self._restart = restart
         self._normalise = normalise
         self._composes = normalise("e\u0301") != "e\u0301"
 
     def settle(self, text: str, encode: Encode, boundaries: Boundaries) -> Settled | None:
-        """The largest settled part of a text that leaves the margin; None where there is none.
+        """The largest settled part of a text that leaves the margin; None where none is found.
 
-        encode: gives the text's tokens, and those of its prefixes. boundaries: gives for a text and each of its tokens
-        the character that the token starts at, -1 where it starts inside a character.
+        encode: gives the tokens of a text that starts where this one does. boundaries: gives, for each token of such a
+        text, the character that it starts at, -1 where it starts inside a character.
         """
-        cuts = [len(text), *self._cut_places(text)]
-        encodings = {cut: encode(text[:cut]) for cut in cuts}
-        whole = encodings[len(text)]
+        whole = encode(text)
+        others = [text[:cut] for cut in self._cut_places(text)] + [text + probe for probe in self._probes]
+        encodings = {text: whole} | {other: encode(other) for other in others}
         common = min(common_prefix(whole, encoding) for encoding in encodings.values())
         tries = 0
         starts = boundaries(text)
@@ -66,7 +76,7 @@ class Settler:
             place = starts[count]
             if not 0 < place <= len(text) - _MARGIN or (self._composes and _joins(text[place])):
                 continue
-            if all(self._restart(text[place:cut]) == encodings[cut][count:] for cut in cuts):
+            if all(self._restart(end[place:]) == encoding[count:] for end, encoding in encodings.items()):
                 return Settled(place, count)
             tries += 1
             if tries == _TRIES:

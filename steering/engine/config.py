@@ -1,12 +1,15 @@
-"""An engine's limits, and the size of the base's pool that follows from them."""
+"""An engine's limits, and the base's pool and the scheduler that follow from them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from steering.device.execution import Execution
+from steering.engine.scheduler import Scheduler
+from steering.engine.sequence import SequenceState
 from steering.model.kv_cache import KVCache
 from steering.model.loaded_model import LoadedModel
 from steering.model.pages import PageAllocator
@@ -18,7 +21,7 @@ _GPU_MEMORY_SHARE = 0.8
 _CPU_POOL_BYTES = 1 << 30
 # Scoring prompts keeps several float32 copies of scores `[positions, V]` in memory. One copy has at most this many
 # numbers, 64 MB.
-MOST_SCORES = 1 << 24
+_MOST_SCORES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class EngineConfig:
 
     `kv_cache_memory`: bytes for the base's pool; None chooses by the device. `kl_every`: the KL divergence is measured
     at a request's first token and then at every `kl_every`-th, because it takes two passes over the vocabulary.
-    `enforce_eager`: run a GPU without recorded passes and without running ahead.
+    `enforce_eager`: run a GPU without captured passes and without running ahead.
     """
 
     max_num_seqs: int = 32
@@ -60,6 +63,18 @@ def make_pool(
     Runner(base, cache).forward([RowInput([0], 0, page, 0)])
     allocator.release(page)
     return allocator, Runner(base, cache, execution.capture_base)
+
+
+def make_scheduler(
+    base: LoadedModel,
+    config: EngineConfig,
+    allocator: PageAllocator,
+    hide: Callable[[SequenceState], None],
+) -> Scheduler:
+    """Make a scheduler whose steps have room for a token of every running sequence."""
+    most_tokens = max(config.max_step_tokens, config.max_num_seqs)
+    most_scored = max(1, _MOST_SCORES // base.vocab_size)
+    return Scheduler(allocator, config.max_num_seqs, most_tokens, most_scored, hide)
 
 
 def _default_memory(device: torch.device) -> int:

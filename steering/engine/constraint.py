@@ -10,15 +10,17 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from llguidance.numpy import fill_next_token_bitmask
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mapping_cache import CanonicalVocabulary
-from steering.device.transfer import on_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CACHED = 16
 _NOISE = re.compile(r"\s*(\d+ \||<non-verbose/>)")
@@ -129,6 +131,9 @@ def constrain(
     Returns the input itself where no row has a grammar. A row whose grammar fails keeps its scores, and its state's
     `error` is set.
     """
+    # Late, because a process that only compiles grammars starts in a third of the time without torch.
+    from steering.device.transfer import on_device
+
     masks = {
         row: bits
         for row, state in enumerate(states)

@@ -19,7 +19,8 @@ from steering.session.logprobs import TokenLogprob, from_table, logprob_table
 class Drawn:
     """The results of a step at the ends of its sequences, on their way to the host.
 
-    All of them are one small tensor. The copy starts at once, and is waited for after the device got its next work.
+    They are one small tensor. The copy starts at once, and `read` waits for it. Call `read` once the device has its
+    next work.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import torch
@@ -17,17 +18,16 @@ from torch import Tensor
 
 from steering.device.execution import Execution, execution_on
 from steering.device.host_memory import keep_freed_memory, release_freed_memory
-from steering.device.transfer import on_device
 from steering.engine.admission import check_request
-from steering.engine.ahead import AheadPass
-from steering.engine.config import MOST_SCORES, EngineConfig, make_pool
+from steering.engine.ahead import AheadPass, going_on
+from steering.engine.config import EngineConfig, make_pool, make_scheduler
 from steering.engine.drawing import Placed, draw, score_prompts, with_places
 from steering.engine.drawn import OutputBuilder
 from steering.engine.ending import EndRules
 from steering.engine.outputs import Cause, EngineStats, StepOutput
 from steering.engine.request import Request
-from steering.engine.scheduler import Chunk, Scheduler
-from steering.engine.sequence import SequenceState
+from steering.engine.scheduler import Chunk
+from steering.engine.sequence import SequenceState, hide
 from steering.engine.step_report import StepReport
 from steering.errors import InvalidRequestError
 from steering.model.loaded_model import LoadedModel
@@ -39,8 +39,6 @@ from steering.specs import ResolvedSteering
 __all__ = ["Engine", "EngineConfig"]
 
 logger = logging.getLogger(__name__)
-
-_Begun = tuple[list[Chunk], Tensor]
 
 
 class Engine:
@@ -71,18 +69,15 @@ class Engine:
 
     def _start(self) -> None:
         """Make the base's pool, with no request in it."""
-        longest = self.max_model_len
-        self._allocator, self._runner = make_pool(self.base, self.config, self._execution, longest)
-        self.max_model_len = min(longest, self._allocator.num_pages * self.config.page_size)
+        self._allocator, self._runner = make_pool(self.base, self.config, self._execution, self.max_model_len)
+        self.max_model_len = min(self.max_model_len, self._allocator.num_pages * self.config.page_size)
         self._ends = EndRules(self.base.eos_token_ids, self.max_model_len)
-        self._scheduler = Scheduler(
-            self._allocator,
-            self.config.max_num_seqs,
-            max(self.config.max_step_tokens, self.config.max_num_seqs),
-            max(1, MOST_SCORES // self.base.vocab_size),
-        )
+        # No bound method: an engine that is dropped must be freed at once, with its pools.
+        self._hide = partial(hide, self._runner.cache, self._execution.side)
+        self._scheduler = make_scheduler(self.base, self.config, self._allocator, self._hide)
         self._sequences: dict[str, SequenceState] = {}
         self._instant: list[StepOutput] = []
+        self._ended: list[str] = []  # the requests whose last output no step has returned yet
         self._ahead: AheadPass | None = None
 
     def add_request(self, request: Request) -> tuple[ResolvedSteering, ...]:
@@ -97,7 +92,11 @@ class Engine:
             request = replace(request, sampling=replace(request.sampling, seed=random.getrandbits(63)))
         tokens = list(request.prompt_ids)
         row = self.session.open(tokens, request.steering)
-        sequence = SequenceState(request, row, tokens)
+        try:
+            sequence = SequenceState(request, row, tokens)
+        except BaseException:
+            self.session.close(row)
+            raise
         self._sequences[request.request_id] = sequence
         self._scheduler.add(sequence)
         return row.steering
@@ -107,6 +106,8 @@ class Engine:
         sequence = self._sequences.get(request_id)
         if sequence is None:
             return False
+        if not sequence.is_checked:
+            self._hide(sequence)
         self._finish(sequence)
         self._instant.append(StepOutput(request_id, finish_reason="abort"))
         return True
@@ -123,6 +124,11 @@ class Engine:
         A fault in one sequence's part ends that sequence. A fault of the device or of a pool is raised: `restart`
         then makes the engine usable again.
         """
+        outputs = self._step()
+        self._ended.clear()
+        return outputs
+
+    def _step(self) -> list[StepOutput]:
         outputs, self._instant = self._instant, []
         report = self.last_step = StepReport()
         begun = self._resume(report) or self._begin(report)
@@ -145,14 +151,15 @@ class Engine:
         return outputs
 
     def restart(self) -> list[str]:
-        """Drop all requests, keys and values, after a fault of the device or of a pool. Returns the requests' ids.
+        """Drop all requests, keys and values, after a fault of the device or of a pool. Models and adapters stay.
 
-        Models and adapters stay loaded. Raises whatever the device raises if it is beyond use.
+        Returns the ids of the requests that are dropped, and of those that ended in the step that failed: their last
+        outputs are lost. Raises whatever the device raises if it is beyond use.
         """
-        dropped = list(self._sequences)
+        dropped = [*self._ended, *self._sequences]
         self.session.restart()
         # The old pool's memory must be free before the new one is made.
-        del self._runner, self._allocator, self._scheduler, self._ahead
+        del self._runner, self._allocator, self._scheduler, self._ahead, self._hide
         self._start()
         return dropped
 
@@ -176,50 +183,40 @@ class Engine:
         if not self._sequences and self._allocator.used:
             raise RuntimeError(f"{self._allocator.used} pages are in use without a sequence")
 
-    def _begin(self, report: StepReport) -> _Begun | None:
+    def _begin(self, report: StepReport) -> tuple[list[Chunk], Tensor] | None:
         """Schedule a step and run the base over its chunks; None where there is nothing to do."""
         chunks = self._scheduler.schedule()
         if not chunks:
             return None
         report.started = tuple(chunk.sequence.start() for chunk in chunks if not chunk.sequence.started)
-        inputs: list[RowInput] = []
-        for chunk in chunks:
-            sequence = chunk.sequence
-            tokens = sequence.tokens[chunk.start : chunk.start + chunk.count]
-            inputs.append(RowInput(tokens, chunk.start, sequence.pages, chunk.count - chunk.wanted))
+        inputs = [chunk.row_input for chunk in chunks]
         report.lap("host")
         self._execution.side.allow_overlap()
         return chunks, self._runner.forward(inputs)
 
-    def _resume(self, report: StepReport) -> _Begun | None:
+    def _resume(self, report: StepReport) -> tuple[list[Chunk], Tensor] | None:
         """The pass that the last step has queued, for the sequences that have not ended since."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return None
-        chunks = [Chunk.of(sequence, 1) for sequence in ahead.sequences]
-        logits = ahead.logits
+        begun = [Chunk.of(sequence, 1) for sequence in ahead.sequences], ahead.logits
         report.lap("host")
-        return chunks, logits
+        return begun
 
     def _run_ahead(self, sequences: Sequence[SequenceState], tokens: Tensor) -> None:
         """Queue the base's pass over the tokens just drawn, int64 `[sequences]`, before the host has read them.
 
         Only where the next step has nothing else to do: no sequence can be admitted, and no prompt is being read.
         """
-        scheduler = self._scheduler
-        if scheduler.may_admit or len(sequences) < len(scheduler.running):
+        if self._scheduler.may_admit or len(sequences) < len(self._scheduler.running):
             return
-        going = [row for row, sequence in enumerate(sequences) if self._ends.has_room(sequence)]
-        if not going or not scheduler.reserve_next([sequences[row] for row in going]):
+        sequences, tokens = going_on(sequences, tokens, self._ends)
+        if not sequences or not self._scheduler.reserve_next(sequences):
             return
-        if len(going) < len(sequences):
-            tokens = tokens.index_select(0, on_device(going, tokens.device))
-            sequences = [sequences[row] for row in going]
         # The tokens are on the device. The 0 only fills their place in the plan.
         inputs = [RowInput((0,), len(sequence.tokens), sequence.pages, 0) for sequence in sequences]
         self._execution.side.allow_overlap()
-        logits = self._runner.forward(inputs, tokens)
-        self._ahead = AheadPass(sequences, logits, self._runner.cache)
+        self._ahead = AheadPass(sequences, self._runner.forward(inputs, tokens), self._runner.cache)
 
     def _draw(self, placed: Sequence[Placed], distributions: Distributions) -> list[StepOutput]:
         """Draw the next token of every sequence whose end the step has reached."""
@@ -232,7 +229,9 @@ class Engine:
         if not ends:
             return []
 
-        def draw_some(some: Sequence[tuple[SequenceState, int, float]]) -> list[StepOutput]:
+        def draw_some(
+            some: Sequence[tuple[SequenceState, int, float]],
+        ) -> list[tuple[OutputBuilder, int, SequenceState]]:
             sequences, rows, uniforms = zip(*some, strict=True)
             tokens, drawn = draw(
                 distributions.select(rows), sequences, uniforms, self._ends, self.config.kl_every
@@ -240,11 +239,12 @@ class Engine:
             if self._execution.runs_ahead and len(some) == len(ends):
                 self._run_ahead(sequences, tokens)
             builder = drawn.read()
-            return [self._commit(builder, row, sequence) for row, sequence in enumerate(sequences)]
+            return [(builder, row, sequence) for row, sequence in enumerate(sequences)]
 
-        done, failed = isolate(ends, draw_some)
-        ended = [self._end_by_fault(sequence, error) for (sequence, _, _), error in failed]
-        return [*chain.from_iterable(done), *ended]
+        # Drawing changes no sequence, so it can be repeated. Committing cannot.
+        drawn, failed = isolate(ends, draw_some)
+        outputs = [self._commit(*each) for each in chain.from_iterable(drawn)]
+        return outputs + [self._end_by_fault(sequence, error) for (sequence, _, _), error in failed]
 
     def _commit(self, builder: OutputBuilder, row: int, sequence: SequenceState) -> StepOutput:
         """Append one drawn token, or end the sequence without it, and build the output."""
@@ -277,24 +277,20 @@ class Engine:
 
     def _end_by_fault(self, sequence: SequenceState, error: Exception) -> StepOutput:
         """End a sequence whose own part has raised."""
-        request_id = sequence.request.request_id
-        logger.error("request %s has ended by a fault in its own part", request_id, exc_info=error)
+        logger.error("request %s has ended by its own fault", sequence.request.request_id, exc_info=error)
         return self._fail(sequence, f"{type(error).__name__}: {error}", "fault")
 
     def _fail(self, sequence: SequenceState, message: str, cause: Cause) -> StepOutput:
-        """End a sequence with an error, and hide its keys and values from others."""
-        self._runner.cache.invalidate(sequence.pages)
-        sequence.row.invalidate()
-        self._execution.side.forbid_overlap()
+        """End a sequence with an error."""
+        self._hide(sequence)
         self._finish(sequence)
         return StepOutput(sequence.request.request_id, finish_reason="error", error=message, cause=cause)
 
     def _finish(self, sequence: SequenceState) -> None:
         """Forget a sequence and free everything that it holds."""
         del self._sequences[sequence.request.request_id]
+        self._ended.append(sequence.request.request_id)
         if self._ahead is not None:
-            self._ahead.drop(sequence)
-            if not self._ahead.sequences:
-                self._ahead = None
+            self._ahead = self._ahead.without(sequence)
         self.session.close(sequence.row)
         self._scheduler.finish(sequence)

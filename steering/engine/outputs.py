@@ -14,7 +14,7 @@ Cause = Literal["scores", "constraint", "fault"]
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What one step added to one request.
+    """One step's addition to one request.
 
     `logprobs` is as long as `token_ids` when asked for, else empty. `prompt_logprobs` comes once, with the first
     output of a scoring request; its first entry is None, because nothing precedes the first token. `error` and `cause`

@@ -80,7 +80,7 @@ def _needs_adjusting(row: SamplingRow) -> bool:
 def _adjust_row(scores: Tensor, row: SamplingRow) -> None:
     params, device = row.params, scores.device
     if params.repetition_penalty != 1.0:
-        # It sees logits, as in transformers and vLLM: a constant added to a row's scores changes its effect.
+        # The penalty acts on logits, as in transformers and vLLM. A constant added to a row's scores would change it.
         seen = on_device(sorted({*row.prompt, *row.generated}), device, torch.long)
         values = scores[seen]
         scores[seen] = torch.where(
@@ -169,7 +169,7 @@ def _invert(weights: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     total = cumulative[:, -1:].contiguous()
     uniform = on_device([row.uniform for row in rows], weights.device, exact)[:, None]
     place = torch.searchsorted(cumulative, uniform * total, right=True)
-    # Rounding can bring the number up to the total, behind which only tokens of weight 0 stand.
+    # Rounding can bring the number up to the total, and every token after that place has weight 0.
     last = torch.searchsorted(cumulative, total)
     # A row of NaN must not disturb the others. Its sequence ends, so any token will do.
     return torch.minimum(place, last).squeeze(1).clamp_(max=weights.shape[1] - 1)

@@ -7,11 +7,12 @@ the step's token budget goes to prompts, in chunks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from steering.engine.sequence import SequenceState
 from steering.model.pages import PageAllocator
+from steering.model.row_input import RowInput
 from steering.session.row import Span
 
 
@@ -41,6 +42,12 @@ class Chunk:
         return self.start + self.count == len(self.sequence.tokens)
 
     @property
+    def row_input(self) -> RowInput:
+        """Its tokens for the base, with logits of the wanted ones."""
+        tokens = self.sequence.tokens[self.start : self.start + self.count]
+        return RowInput(tokens, self.start, self.sequence.pages, self.count - self.wanted)
+
+    @property
     def span(self) -> Span:
         """The wanted positions."""
         end = self.start + self.count
@@ -67,7 +74,10 @@ class _Budget:
 
 
 class Scheduler:
-    """Keeps the waiting queue and the running list of one engine."""
+    """Keeps the waiting queue and the running list of one engine.
+
+    `hide` is called with a sequence that is preempted before its keys and values are known to be finite.
+    """
 
     def __init__(
         self,
@@ -75,11 +85,13 @@ class Scheduler:
         max_num_seqs: int,
         max_step_tokens: int,
         max_scored: int | None = None,
+        hide: Callable[[SequenceState], None] | None = None,
     ) -> None:
         self.allocator = allocator
         self.waiting: deque[SequenceState] = deque()
         self.running: list[SequenceState] = []
         self.preemptions = 0
+        self._hide = hide
         self._max_num_seqs = max_num_seqs
         self._max_step_tokens = max_step_tokens
         self._max_scored = max_step_tokens if max_scored is None else max_scored
@@ -202,6 +214,8 @@ class Scheduler:
     def _preempt(self, sequence: SequenceState) -> None:
         self.preemptions += 1
         self.running.remove(sequence)
+        if self._hide is not None and not sequence.is_checked:
+            self._hide(sequence)
         self._release(sequence)
         self.waiting.appendleft(sequence)
 

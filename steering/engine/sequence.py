@@ -1,10 +1,14 @@
-"""A request on its way through the engine: the only mutable noun."""
+"""A request on its way through the engine. Requests and outputs are immutable; this is what changes."""
 
 from __future__ import annotations
 
 import random
 
+import torch
+
+from steering.device.side_stream import SideStream
 from steering.engine.request import Request
+from steering.model.kv_cache import KVCache
 from steering.session.logprobs import TokenLogprob
 from steering.session.row import SteeredRow
 
@@ -43,6 +47,12 @@ class SequenceState:
         """True until the prompt's log probabilities have been returned."""
         return self.request.sampling.prompt_logprobs is not None and self.generated_count == 0
 
+    @property
+    def is_checked(self) -> bool:
+        """False while its keys and values may be NaN: only the scores at its end tell."""
+        is_decoding = self.generated_count > 0 and self.computed >= len(self.tokens) - 1
+        return is_decoding or not self.pages
+
     def start(self) -> str:
         """Mark that it has run for the first time. Returns the request's id."""
         self.started = True
@@ -53,3 +63,11 @@ class SequenceState:
         self.computed = 0
         self.prompt_logprobs = []
         self.row.reset()
+
+
+@torch.inference_mode()
+def hide(cache: KVCache, side: SideStream, sequence: SequenceState) -> None:
+    """Hide a sequence's keys and values from others: they are not finite, or not known to be. cache: the base's."""
+    cache.invalidate(sequence.pages)
+    sequence.row.invalidate()
+    side.forbid_overlap()

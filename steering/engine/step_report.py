@@ -16,7 +16,8 @@ class StepReport:
 
     `seconds`: wall time of the engine's thread by phase. `base` and `steering` are the models' passes, `fuse_sample`
     is everything between their logits and the drawn tokens, `host` is the rest (scheduling, outputs, bookkeeping). A
-    GPU's work counts where the thread waits for it. `started`: ids of the requests that ran for the first time.
+    GPU's work counts in the phase in which the thread waits for it. `started`: ids of the requests that ran for the
+    first time.
     """
 
     seconds: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from mapping_cache import canonical_vocabulary
-from steering.session import Span, SteeringSession
+from steering.session import Distributions, Span, SteeringSession
 from steering.specs import SteeringSpec
 
 Steering = Sequence[SteeringSpec] | Sequence[Sequence[SteeringSpec]]
@@ -42,8 +42,9 @@ class SteeringLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     padded. num_return_sequences: as `generate` gets it.
 
     It comes behind the processors that `generate` makes for penalties and minimum lengths, and before temperature,
-    top-k and top-p. Beam search and assisted decoding are refused. Raises ValueError for arguments that do not fit
-    together, and InvalidRequestError for an adapter that the session does not have.
+    top-k and top-p. Tokens that earlier processors exclude stay excluded. A fault in a row's steering, and scores that
+    are not finite, end the call with an error. Beam search and assisted decoding are refused. Raises ValueError for
+    arguments that do not fit together, and InvalidRequestError for an adapter that the session does not have.
     """
 
     def __init__(
@@ -90,11 +91,26 @@ class SteeringLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             Span(row, range(len(tokens), len(tokens) + 1))
             for row, tokens in zip(self._rows, self._tokens, strict=True)
         ]
-        distributions = self._session.steer(spans, scores.float())
-        for error in distributions.faults.values():
-            raise error
+        # Earlier processors may have excluded tokens. A mean over excluded tokens alone would be NaN.
+        excluded = scores == -torch.inf
+        logits = scores.float().masked_fill(excluded, torch.finfo(torch.float32).min)
+        distributions = self._session.steer(spans, logits)
+        self._raise_faults(distributions)
         # A copy, because tensors made in inference mode must not be changed by the processors that follow.
-        return distributions.steered.clone()
+        return distributions.steered.masked_fill(excluded, -torch.inf).clone()
+
+    def _raise_faults(self, distributions: Distributions) -> None:
+        """Raise the first fault of a row, if there is one, and close this processor."""
+        faults = dict(distributions.faults)
+        finite = torch.isfinite(distributions.steered.amax(-1)).tolist()
+        for number, row in enumerate(self._rows):
+            if not finite[number]:
+                faults.setdefault(row, ValueError(f"the scores of row {number} are not finite numbers"))
+            if row in faults:
+                row.invalidate()
+        for error in faults.values():
+            self.close()
+            raise error
 
     def _extend(self, ids: Sequence[list[int]]) -> None:
         """Append each row's new tokens."""

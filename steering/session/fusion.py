@@ -19,12 +19,14 @@ def add_shift(steered: Tensor, base: Tensor, shift: Shift, top_ks: Sequence[int 
 
     A row with a `top_k` gets it on the k likeliest tokens of `base` `[rows, V]` only.
     """
-    limited = {row: k for row, k in enumerate(top_ks) if k is not None and k < base.shape[1]}
-    before = {row: steered[row].clone() for row in limited}
+    kept = {
+        row: base[row].topk(k).indices for row, k in enumerate(top_ks) if k is not None and k < base.shape[1]
+    }
+    before = {row: steered[row].clone() for row in kept}
+    # An error after this line would leave `steered` changed, and the caller's next try would add the shift again.
     shift.add_to(steered)
-    for row, k in limited.items():
-        kept = base[row].topk(k).indices
-        before[row][kept] = steered[row, kept]
+    for row, tokens in kept.items():
+        before[row][tokens] = steered[row, tokens]
         steered[row] = before[row]
 
 

@@ -130,6 +130,8 @@ def _members(part: Part) -> list[tuple[tuple[Steerer, Bridge, int], list[Member]
             found.append((key, members))
     except BaseException:
         for _, members in found:
+            for member in members:
+                member.state.invalidate()
             release(members)
         raise
     return found

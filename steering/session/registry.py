@@ -74,7 +74,7 @@ class SteererRegistry:
 
 
 def _call(when_unused: Callable[[], None]) -> None:
-    """Call a listener. Its errors are its own: the row that ends here has nothing to do with it."""
+    """Call a listener. An error of it is logged: the row that ends here must not fail for it."""
     try:
         when_unused()
     except Exception:

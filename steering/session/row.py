@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from steering.specs import ResolvedSteering
 from steering.steerers.state import SteererState
 
@@ -32,6 +34,7 @@ class SteeredRow:
         for state in self.states:
             state.reset()
 
+    @torch.inference_mode()
     def invalidate(self) -> None:
         """Hide the keys and values of this row from other rows: some are not finite."""
         for state in self.states:

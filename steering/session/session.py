@@ -134,7 +134,11 @@ class SteeringSession:
         return row
 
     def close(self, row: SteeredRow) -> None:
-        """Free everything that a row holds."""
+        """Free everything that a row holds.
+
+        Its pages go to other rows. So a row that had a fault, or whose scores were not finite, must be invalidated
+        first (`SteeredRow.invalidate`).
+        """
         self._open.remove(row)
         self._reencoded += sum(state.reencoded for state in row.states)
         for state in row.states:
@@ -145,9 +149,10 @@ class SteeringSession:
     def steer(self, spans: Sequence[Span], logits: Tensor, *, lap: Lap = _no_lap) -> Distributions:
         """Steered scores at the positions of `spans`.
 
-        logits: the base's at these positions, float32 `[positions, V_base]`, span after span. They are not changed.
-        An error in one row's part is returned in `faults` and affects no other row; the host must close that row.
-        Raises for a fault of the device or of a pool.
+        logits: the base's at these positions, float32 `[positions, V_base]`, span after span. They are not changed, and
+        must not be minus infinity. An error in one row's part is returned in `faults` and affects no other row; the
+        host must invalidate and close that row. Raises for a fault of the device or of a pool: `restart` then makes the
+        session usable again.
         """
         passing = SteeringPass(self._execution.side, lap)
         return Distributions(logits, passing.run(spans, logits), passing.faults)

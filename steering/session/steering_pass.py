@@ -22,9 +22,8 @@ Lap = Callable[[Literal["steering", "fuse_sample"]], None]
 class SteeringPass:
     """Runs the steering models beside the work that `side` has queued, and adds their shifts.
 
-    `faults` holds the rows whose part raised. Their scores are undefined; all others are as if those rows were not
-    there. A group that raises is run again member by member, to find the row at fault. A fault of the device or of a
-    pool is raised.
+    `faults` holds the rows whose part raised. Their scores are undefined, and change nothing for other rows. A group
+    that raises is run again member by member, to find the row at fault. A fault of the device or of a pool is raised.
     """
 
     def __init__(self, side: SideStream, lap: Lap) -> None:
@@ -64,8 +63,9 @@ class SteeringPass:
         except Exception as error:
             if is_shared(error):
                 raise
-            # Some members may count as computed that are not.
+            # Some members may count as computed although the pass has failed, and may hold NaN.
             for member in group.members:
+                member.state.invalidate()
                 member.state.release()
             if len(group.members) > 1:
                 return [each for single in group.split() for each in self._read(single)]
@@ -105,8 +105,8 @@ class SteeringPass:
         self._lap("fuse_sample")
 
     def _invalidate_broken(self, groups: Sequence[Group], steered: Tensor) -> None:
-        """Hide what borrowed states have computed if a score is not finite."""
+        """Hide the work of borrowed states if a score is not finite, or is undefined after a fault."""
         borrowed = [m.state for group in groups for m in group.members if m.borrowed]
-        if borrowed and not torch.isfinite(steered.amax()):
+        if borrowed and (self.faults or not torch.isfinite(steered.amax())):
             for state in borrowed:
                 state.invalidate()

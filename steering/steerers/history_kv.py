@@ -43,7 +43,7 @@ class HistoryKV:
     def next_input(self, window: HistoryWindow, wanted: int) -> RowInput:
         """The tokens that the model has not read, with logits for the last `wanted` of them.
 
-        Allocates their pages. Computes all but the last piece of a long history at once.
+        Allocates their pages. A long history is computed here, all but its last piece.
         """
         allocator = self.runner.cache.allocator
         if not self.pages and wanted == 1 and not window.dropped:
@@ -63,8 +63,8 @@ class HistoryKV:
 
     def cache_settled(self, window: HistoryWindow) -> None:
         """Offer the settled positions to the prefix cache, once they are computed."""
-        # The last position is computed again where the next base token adds no text, and a cached page is never
-        # written to.
+        # A cached page must never be written to. The last position may be: it is computed again where the next base
+        # token adds no text.
         known = min(window.settled, window.length - 1)
         if known > self._cached:
             allocator = self.runner.cache.allocator

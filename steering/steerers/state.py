@@ -38,13 +38,17 @@ class SteererState:
             self.release()
 
     def takes_many(self, tokens: Sequence[int], length: int) -> bool:
-        """True when all positions up to `length` of these base tokens fit the context, and can be scored together."""
+        """True when the positions up to `length` of these base tokens fit the context, and can be scored together."""
+        context = self.steerer.context
         if self.steerer.shares_vocabulary:
-            return length <= self.steerer.context
+            return length <= context
         ahead = self.window.history.copy()
         for index in range(self.pushed, length):
             ahead.push(tokens[index])
-        return len(ahead.tokens) <= self.steerer.context
+            # The encoding of a longer text may be shorter again.
+            if len(ahead.tokens) > context:
+                return False
+        return True
 
     def views(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[SteererState]:
         """States that stand at each of these base lengths, ascending. This state moves to the last one.
@@ -64,6 +68,7 @@ class SteererState:
                 cache.lend(self.window, [(view.caches[number], view.window) for view in made])
         except BaseException:
             for view in made:
+                view.invalidate()
                 view.release()
             raise
         return made

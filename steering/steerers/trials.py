@@ -37,6 +37,7 @@ def score_trials(steerer: Steerer, trials: Sequence[Trial]) -> dict[Trial, list[
     found: list[Tensor] = []
     finite: list[Tensor] = []
     taken: list[tuple[Runner, list[int]]] = []
+    spoiled = taken  # until the logits are known to be finite
     try:
         for start in range(0, len(passes), _MAX_ROWS):
             batch = passes[start : start + _MAX_ROWS]
@@ -51,12 +52,12 @@ def score_trials(steerer: Steerer, trials: Sequence[Trial]) -> dict[Trial, list[
             found.append(ratio[wanted[:, 0], wanted[:, 1]])
         # Read in one piece, because the host waits for the device at each read.
         values: list[float] = torch.cat([*finite, *found]).tolist()
-        for (runner, pages), is_finite in zip(taken, values, strict=False):
-            if not is_finite:
-                runner.cache.invalidate(pages)
+        spoiled = [each for each, is_finite in zip(taken, values, strict=False) if not is_finite]
         ratios = iter(values[len(taken) :])
         return {trial: [next(ratios) for _ in trial.targets] for each in passes for trial in sharing[each]}
     finally:
+        for runner, pages in spoiled:
+            runner.cache.invalidate(pages)
         for runner, pages in taken:
             runner.cache.allocator.release(pages)
 

@@ -1,4 +1,4 @@
-"""What the engine's tests share: tiny models made, saved, loaded and run, each once a session."""
+"""Tools of the engine's tests: tiny models are made, saved and loaded once for the whole run."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Workshop:
 
 @dataclass
 class Result:
-    """All that an engine gave one request."""
+    """The joined outputs of one request."""
 
     tokens: list[int] = field(default_factory=list)
     entries: list[TokenLogprob] = field(default_factory=list)

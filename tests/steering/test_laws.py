@@ -74,7 +74,7 @@ def test_law_01_alpha_zero_is_the_base(
 def test_law_01_holds_in_the_limit(
     workshop: Workshop, make_engine: MakeEngine, steered: list[SteeringSpec], alpha: float
 ) -> None:
-    """Next to 0 the models do run; nothing else than the shift may come of it."""
+    """At an alpha next to 0 the models run, and change nothing but the scores."""
     engine = make_engine(BASE, *adapters(workshop))
     plain = run_alone(engine, request("base", encode(PROMPT), count=LENGTH))
     for spec in steered:

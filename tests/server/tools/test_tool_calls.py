@@ -15,35 +15,14 @@ from hypothesis import strategies as st
 
 from mapping_cache import CanonicalVocabulary
 from server.protocol.tools import FunctionSpec
-from server.tools.call_formats import Call, HermesCalls, LlamaCalls, MistralCalls, ToolFormat, find_format
+from server.tools.call_formats import Call, HermesCalls, LlamaCalls, MistralCalls, find_format
 from server.tools.call_reader import ToolCallReader
 from server.tools.tool_use import ToolUse
 from steering.engine.constraint import ConstraintCompiler
 from tests.server.fakes import EOS, VOCABULARY
+from tests.server.tools.reading import FORMS, NAMES, read
 
-FORMS: dict[str, ToolFormat] = {
-    "hermes": HermesCalls(),
-    "llama": LlamaCalls(),
-    "mistral": MistralCalls(),
-    "mistral-named": MistralCalls(named=True),
-}
-NAMES = frozenset({"weather", "clock"})
 RAIN = '{"town": "Köln {x}", "days": [1, 2]}'
-
-
-def read(form: ToolFormat, pieces: list[str], *, parallel: bool = True) -> list[str | Call]:
-    """All parts of a text, with adjacent content joined."""
-    reader = ToolCallReader(form, NAMES, parallel=parallel)
-    parts = [part for piece in pieces for part in reader.push(piece)] + reader.finish()
-    joined: list[str | Call] = []
-    for part in parts:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
-        else:
-            joined.append(part)
-    return joined
-
-
 WEATHER, CLOCK = Call("weather", RAIN), Call("clock", "{}")
 READ: list[tuple[str, str, list[Any]]] = [
     ("hermes", f'<tool_call>\n{{"name": "weather", "arguments": {RAIN}}}\n</tool_call>', [WEATHER]),

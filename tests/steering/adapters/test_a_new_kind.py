@@ -1,4 +1,4 @@
-"""A kind of adapter is one file and one row. Even a mixture in probability space fits, which adds no multiple."""
+"""A kind of adapter is one file and one row. A mixture in probability space fits too."""
 
 from __future__ import annotations
 

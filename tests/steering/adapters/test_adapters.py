@@ -1,4 +1,4 @@
-"""Adapter folders: what loads, and what is refused with words that name the fault."""
+"""Adapter folders: which ones load, and which are refused with a message that names the fault."""
 
 from __future__ import annotations
 

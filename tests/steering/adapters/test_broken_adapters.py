@@ -1,4 +1,4 @@
-"""A folder that cannot be what it claims is refused, with words that say what is wrong."""
+"""A folder that contradicts itself is refused, with a message that names the fault."""
 
 from __future__ import annotations
 

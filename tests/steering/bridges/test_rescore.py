@@ -1,4 +1,4 @@
-"""What a candidate's tokens after its first add to its shift; the bridge whole is held against the oracle."""
+"""The factors of a candidate's tokens after the first. The oracle's tests cover the bridge as a whole."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def candidates(
     return found, known
 
 
-def test_a_way_that_has_no_alternative_adds_nothing() -> None:
-    """However certain the steering model is of it: the base has no other."""
+def test_a_continuation_without_alternative_adds_nothing() -> None:
+    """The base has no other continuation, so the steering model's certainty changes nothing."""
     found, scores = candidates([(5, 6, 7), (8,)], [0.1, 0.4], [[7.5, -3.0], []])
     assert _beyond_first(found, scores, [1.0]) == pytest.approx([0.0, 0.0])
 
 
-def test_two_ways_to_go_on_are_normalised_over_each_other() -> None:
+def test_two_continuations_are_normalised_over_each_other() -> None:
     """By hand: the base's shares .3 and .1, shifted by 2 and -1, keep their sum."""
     found, scores = candidates([(5, 6), (5, 7)], [0.3, 0.1], [[2.0], [-1.0]])
     zero = math.log((0.3 * math.exp(2) + 0.1 * math.exp(-1)) / 0.4)
     assert _beyond_first(found, scores, [1.0]) == pytest.approx([2 - zero, -1 - zero])
 
 
-def test_what_ends_there_is_in_the_balance() -> None:
-    """By hand: the base's shares .3 and .1, the longer one shifted by -4; the shorter one gains what that one loses."""
+def test_a_candidate_that_ends_counts_in_the_normalisation() -> None:
+    """By hand: of the base's shares .3 and .1 the longer candidate is shifted by -4. The shorter one gains its loss."""
     zero = math.log((0.3 + 0.1 * math.exp(-4)) / 0.4)
     found, scores = candidates([(5,), (5, 6)], [0.3, 0.1], [[], [-4.0]])
     assert _beyond_first(found, scores, [1.0]) == pytest.approx([-zero, -4 - zero])
@@ -67,10 +67,10 @@ def test_what_ends_there_is_in_the_balance() -> None:
     alpha=st.floats(0.1, 3) | st.floats(-3, -0.1),
     offset=ratios,
 )
-def test_what_the_base_gives_to_a_beginning_stays_there(
+def test_a_beginning_keeps_the_probability_that_the_base_gives_it(
     values: list[float], shares: list[float], alpha: float, offset: float
 ) -> None:
-    """Tokens after the first share out what the first one has, and where none ends there an offset of them cancels."""
+    """Later tokens divide the probability of the first. Where no candidate ends there, an offset of them cancels."""
     texts = [(5, 6), (5, 7), (5, 8)]
     added = _beyond_first(*candidates(texts, shares, [[v] for v in values]), [alpha])
     kept = sum(share * math.exp(alpha * add) for share, add in zip(shares, added, strict=True))

@@ -68,7 +68,7 @@ def test_what_is_no_text_is_unknown_or_spelled_as_the_map_has_it(base: str, stee
 
 @pytest.mark.parametrize(("base", "steering"), PAIRS)
 def test_within_a_text_tokens_begin_as_they_are_spelled(base: str, steering: str) -> None:
-    """Where a token leaves the encoding of what stands before it alone; letters around it may merge otherwise."""
+    """This holds for tokens that leave the encoding of earlier text as it is. Few merge with letters around them."""
     spelling, theirs, ours = made(base, steering)
     history = TextHistory(theirs, SteeringEncoder(MADE[steering](), ours), {})
     same = other = 0
@@ -81,8 +81,8 @@ def test_within_a_text_tokens_begin_as_they_are_spelled(base: str, steering: str
     assert same > 300 and other < 0.02 * same
 
 
-def test_what_cannot_be_written_is_unknown() -> None:
-    """Such a token is not spelled by the one that stands for all that is unknown."""
+def test_text_that_cannot_be_written_is_unknown() -> None:
+    """The first token of such a text is not the tokenizer's unknown token."""
     words = Tokenizer(models.WordLevel({"[unk]": 0, "the": 1, "lake": 2}, unk_token="[unk]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     ours = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[unk]")

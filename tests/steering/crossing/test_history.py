@@ -61,7 +61,7 @@ TEXT = st.lists(st.one_of(st.text(max_size=6), st.sampled_from(WORDS)), max_size
 
 
 class Pair:
-    """Two tokenizers and the histories between them, by way of the text even where they are one vocabulary."""
+    """Two tokenizers and the histories between them, through the text even over one vocabulary."""
 
     def __init__(self, base: PreTrainedTokenizerBase, steering: PreTrainedTokenizerBase) -> None:
         self.base, self.steering = base, steering
@@ -77,7 +77,7 @@ class Pair:
         return history(self.vocabulary, self.steering, self.map, ids, by_text=True)
 
     def check(self, ids: list[int], *, every: int = 1) -> None:
-        """Feed `ids` one by one; at every step the history, what it says changed and what it foresees must be right."""
+        """Feed `ids` one by one. Check the history, its first changed token and the foreseen continuation at each."""
         row = self.new()
         for step, token in enumerate(ids):
             before = list(row.tokens)

@@ -12,14 +12,17 @@ from transformers import PreTrainedTokenizerFast
 
 from steering.adapters import load_adapter
 from steering.specs import SteeringSpec
+from steering.steerers.steerer import CONTEXT_RESERVE
 from tests.models import save_folder, tiny_model, tokenizer_byte_level, tokenizer_sentencepiece
 from tests.oracle import NaiveAdapter, NaiveModel, Oracle
 from tests.steering.conftest import MakeEngine
 from tests.steering.support import Tiny, Workshop, assert_close, request, run_alone, tokenizer_of
 
+ONE_BY_ONE = {"max_step_tokens": 1, "max_num_seqs": 1}
+
 
 def without_byte_fallback() -> PreTrainedTokenizerFast:
-    """A run of characters that it does not know is one <unk>, so that one more of them adds no token."""
+    """It writes a run of unknown characters as one <unk>, so that one more of them adds no token."""
     parts = json.loads(tokenizer_sentencepiece().backend_tokenizer.to_str())
     parts["model"]["byte_fallback"] = False
     parts["decoder"]["decoders"] = [d for d in parts["decoder"]["decoders"] if d["type"] != "ByteFallback"]
@@ -79,7 +82,7 @@ def test_text_that_the_steering_tokenizer_swallows(
 def test_a_text_longer_than_the_steering_model_sees(
     make_engine: MakeEngine, tmp_path: Path, base: str, bridge: str
 ) -> None:
-    """What it still sees depends on the text alone: echo, generation and another chunking agree (law 10)."""
+    """The part that it sees depends on the text alone: echo, generation and another chunking agree (law 10)."""
     folder = save_delta(tmp_path / "delta", tokenizer_byte_level(), context=40)
     adapter = load_adapter("delta", folder, device="cpu", dtype="float32")
     engine = make_engine(Tiny("llama", base), adapter)
@@ -93,3 +96,21 @@ def test_a_text_longer_than_the_steering_model_sees(
     other = make_engine(Tiny("llama", base), adapter, max_step_tokens=8, max_num_seqs=4)
     on = [run_alone(one, request("n", whole, spec, count=8)).tokens for one in (engine, other)]
     assert on[0] == on[1]
+
+
+def test_a_text_that_outgrows_the_context_and_then_fits_again(
+    make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """One more base token may make the steering tokens fewer. Scored together or one by one is the same (law 10)."""
+    folder = save_delta(tmp_path / "delta", tokenizer_byte_level(), context=40)
+    adapter = load_adapter("delta", folder, device="cpu", dtype="float32")
+    engine, single = (make_engine(Tiny("llama", "sp"), adapter, **limits) for limits in ({}, ONE_BY_ONE))
+    text = "phh nn beipgeihgn ehae nnn aiain"
+    ids = tokenizer_of("sp").convert_tokens_to_ids([c.replace(" ", "\u2581") for c in text])
+    history = engine.session._registry.current()["delta"].crossing.new_history()
+    lengths = [len(history.tokens) for token in ids if history.push(token) is not None]
+    assert max(lengths) > 40 - CONTEXT_RESERVE >= lengths[-1]
+    one = request("r", ids, "delta", count=0, prompt_logprobs=0)
+    together, alone = (run_alone(each, one).prompt for each in (engine, single))
+    assert together is not None and alone is not None
+    assert_close([e.logprob for e in together if e], [e.logprob for e in alone if e])

@@ -26,6 +26,14 @@ LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Words with their endings and marks together, as in o200k.
+O200K_PATTERN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Digits in groups of three from the right.
+FROM_THE_RIGHT = r"\p{L}+|\d{1,3}(?=(?:\d{3})*(?!\d))|[^\s\p{L}\d]+|\s+"
 ALPHABET = "ab1!' \n"
 
 
@@ -107,7 +115,7 @@ def trained(model: models.Model, pattern: str | None, normalizer: normalizers.No
 
 @st.composite
 def merged(draw: st.DrawFn) -> models.BPE:
-    """BPE with any merges over a small alphabet: those that texts of it are full of."""
+    """BPE with any merges over a small alphabet, which texts over it use often."""
     vocabulary = {letter: number for number, letter in enumerate(ALPHABET)}
     merges: list[tuple[str, str]] = []
     for _ in range(draw(st.integers(0, 14))):
@@ -130,7 +138,7 @@ def weighed(draw: st.DrawFn) -> models.Unigram:
     return models.Unigram([("<unk>", -99.0), *weights.items()], unk_id=0)
 
 
-patterns = st.sampled_from([None, GPT2_PATTERN, LLAMA3_PATTERN])
+patterns = st.sampled_from([None, GPT2_PATTERN, LLAMA3_PATTERN, O200K_PATTERN, FROM_THE_RIGHT])
 long_text = st.builds(
     lambda pieces, times: "".join(piece * n for piece, n in zip(pieces, times, strict=False)),
     st.lists(st.text(ALPHABET, min_size=1, max_size=4), min_size=3, max_size=12),
@@ -142,6 +150,39 @@ long_text = st.builds(
 @given(merged() | weighed(), patterns, long_text)
 def test_any_vocabulary_and_any_text(model: models.Model, pattern: str | None, text: str) -> None:
     trained(model, pattern, None).push(text[:700], check_every=1)
+
+
+def bpe(alphabet: str, *merges: tuple[str, str]) -> models.BPE:
+    tokens = [*alphabet, *map("".join, merges)]
+    return models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=list(merges))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_a_line_break_joins_the_whitespace_before_it(width: int) -> None:
+    """The pattern puts "\\n" and the spaces behind it into one word as soon as another "\\n" follows."""
+    setup = trained(bpe("a \n", ("\n", " "), (" ", " ")), LLAMA3_PATTERN, None)
+    for text in ("a\n" + " " * 130 + "\na", ("\n" * width + " " * 120) * 2 + "a"):
+        setup.push(text, check_every=1)
+
+
+@pytest.mark.parametrize("pattern", [LLAMA3_PATTERN, FROM_THE_RIGHT])
+@pytest.mark.parametrize("number", ["11", "12"])
+@pytest.mark.parametrize("start", ["", "a", "aa", "9", "99"])
+def test_digits_are_counted_in_threes(pattern: str, number: str, start: str) -> None:
+    """Where no token of the text has several digits, its tokens do not show where a group of three starts."""
+    setup = trained(bpe("129a", (number[0], number[1])), pattern, None)
+    for more in range(3):
+        setup.push(start + "9" * (130 + more) + number * 9, check_every=1)
+
+
+@pytest.mark.parametrize("text", ["\n" * 140, "\n" * 120 + "a a", "a a a a"])
+def test_wordpiece_writes_a_word_whole_or_not_at_all(text: str) -> None:
+    """A word of more than a hundred characters, or with one that has no piece, is one unknown token."""
+    pieces = ["[UNK]", *(prefix + letter for letter in "\na " for prefix in ("", "##"))]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    trained(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"), GPT2_PATTERN, None).push(
+        text, check_every=1
+    )
 
 
 @pytest.mark.parametrize("form", [normalizers.NFC(), normalizers.NFKC(), normalizers.NFD()])

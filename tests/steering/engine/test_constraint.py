@@ -1,4 +1,4 @@
-"""Grammars over the fused distribution: what is drawn is the steered distribution's own choice of what is allowed."""
+"""Grammars over the fused distribution: tokens are drawn by the steered scores from those that a grammar allows."""
 
 from __future__ import annotations
 

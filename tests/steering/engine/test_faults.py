@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -9,6 +11,9 @@ import torch
 
 from steering.crossing.history import TextHistory
 from steering.engine import drawing, sampler
+from steering.engine.constraint import Constraint, ConstraintState
+from steering.engine.engine import Engine
+from steering.engine.request import Request
 from steering.engine.sampler import SamplingRow
 from steering.specs import SteeringSpec
 from tests.steering.conftest import MakeEngine
@@ -139,3 +144,77 @@ def test_a_draw_that_raises_is_repeated_with_the_same_random_numbers(
     results = run(make_engine(BASE), requests)
     assert 1 in calls
     assert {name: result.tokens for name, result in results.items()} == expected
+
+
+def test_no_request_is_forgotten_when_a_step_fails_behind_its_end(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that fails loses the last output of a request that ended in it. `restart` names that request too."""
+    engine = make_engine(BASE)
+    for name in ("first", "second"):
+        engine.add_request(request(name, [5, 6, 7], count=1))
+    commit = engine._commit
+
+    def fail_second(builder: Any, row: int, sequence: Any) -> Any:
+        if row == 1:
+            raise MemoryError("none left")
+        return commit(builder, row, sequence)
+
+    monkeypatch.setattr(engine, "_commit", fail_second)
+    engine.add_request(request("gone", [5]))
+    engine.abort("gone")
+    with pytest.raises(MemoryError):
+        engine.step()
+    assert sorted(engine.restart()) == ["first", "gone", "second"]
+    monkeypatch.undo()
+    assert run_alone(engine, request("next", [5, 6])).finish == "length"
+    assert engine.restart() == []
+
+
+def test_a_token_is_committed_once(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the end of one row raises, the draw is not repeated: the other rows have taken their tokens."""
+    engine = make_engine(BASE)
+    engine.add_request(request("goes on", [5, 6, 7]))
+    engine.add_request(request("ends", [5, 6, 7], count=1))
+    tokens = engine._sequences["goes on"].tokens
+
+    def fail(_: Any) -> None:
+        raise RuntimeError("it cannot be closed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.session, "close", fail)
+        with pytest.raises(KeyError):
+            engine.step()
+    assert len(tokens) == 4
+    assert sorted(engine.restart()) == ["ends", "goes on"]
+
+
+def test_a_request_that_cannot_start_holds_no_adapter(workshop: Workshop, make_engine: MakeEngine) -> None:
+    class Unusable(Constraint):
+        def __init__(self) -> None: ...
+
+        def start(self) -> ConstraintState:
+            raise RuntimeError("it cannot start")
+
+    engine = make_engine(BASE, workshop.adapter("same", SAME)[0])
+    with pytest.raises(RuntimeError, match="cannot start"):
+        engine.add_request(Request("r", (5, 6), steering=(SteeringSpec("same"),), constraint=Unusable()))
+    assert [rows for _, rows in engine.session.adapter_rows()] == [0]
+    assert not engine.has_work
+
+
+def test_an_engine_that_is_dropped_is_freed_at_once(workshop: Workshop) -> None:
+    """Its pools are large, so they must not wait for the garbage collector."""
+    engine = Engine(workshop.loaded(BASE))
+    run_alone(engine, request("r", [5, 6]))
+    cache = weakref.ref(engine._runner.cache)
+    gc.collect()
+    gc.disable()
+    try:
+        engine.restart()
+        assert cache() is None
+        cache = weakref.ref(engine._runner.cache)
+        del engine
+        assert cache() is None
+    finally:
+        gc.enable()

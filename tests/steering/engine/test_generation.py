@@ -1,4 +1,4 @@
-"""How a request's own parameters show in what the engine generates."""
+"""A request's parameters and the tokens that the engine generates for it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_a_sequence_that_ends_by_itself_is_computed_once_in_vain(
     assert passes.rows == [1] * (len(got.tokens) + 1)
 
 
-def test_nothing_is_computed_in_vain_where_the_end_is_known(
+def test_no_pass_is_wasted_where_the_end_is_known(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = make_engine(BASE, execution=Execution(runs_ahead=True))
@@ -104,7 +104,7 @@ def test_an_abort_between_two_steps_takes_its_row_out(make_engine: MakeEngine) -
     assert [t for o in outputs if o.request_id == "a" for t in o.token_ids][3:] == fresh
 
 
-def test_what_was_computed_in_vain_reaches_nobody(workshop: Workshop) -> None:
+def test_nan_of_a_wasted_pass_reaches_no_other_sequence(workshop: Workshop) -> None:
     """The pass ahead may leave NaN in the page of a sequence that has ended, and the page goes to another sequence."""
     loaded = workshop.loaded(BASE)
     free = run(Engine(loaded, EngineConfig(page_size=PAGE)), [request("free", [5, 6, 7], count=6)])[

@@ -1,4 +1,4 @@
-"""A step says where its time went, and whose wait it ended."""
+"""A step reports its time by phase, and the requests that ran for the first time."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from steering.adapters import Adapter
+from steering.adapters import Adapter, load_adapter
 from steering.errors import InvalidRequestError
 from steering.hosts.transformers import SteeringLogitsProcessor, session_for
 from steering.session import SteeringSession
@@ -193,3 +193,46 @@ def test_wrong_arguments_are_named(base: Tiny, session: SteeringSession) -> None
         pass
     with pytest.raises(RuntimeError, match="closed"):
         processor(ids, torch.zeros(2, len(session.vocabulary)))
+
+
+@pytest.mark.parametrize("bridge", ["map", "rescore"])
+@pytest.mark.parametrize("text", ["a", "In winter"])
+def test_scores_that_are_not_finite_reach_no_later_row(
+    workshop: Workshop, base: Tiny, model: Any, text: str, bridge: str
+) -> None:
+    """NaN among a row's keys and values would spoil whatever row gets their pages next (law 9)."""
+    tab = load_adapter("tab", workshop.folder(Tiny("llama", "sp", seed=5)), device="cpu", dtype="float32")
+    broken = tab.models[0].tokenizer.encode("ßß", add_special_tokens=False)[-1]
+    tab.models[0].model.get_input_embeddings().weight.data[broken] = torch.nan  # type: ignore[operator]
+    session = session_for(model, tokenizer_of(base.tokenizer))
+    session.attach(tab)
+
+    def steered(prompt: str) -> Tensor:
+        ids = torch.tensor([tokenizer_of(base.tokenizer).encode(prompt)])
+        processor = SteeringLogitsProcessor(session, [SteeringSpec("tab", bridge=bridge)], ids)
+        with processor, torch.no_grad():
+            return processor(ids, model(ids).logits[:, -1])
+
+    before = steered(text)
+    with pytest.raises(ValueError, match="row 0 are not finite"):
+        steered("The ßß")
+    assert torch.equal(steered(text), before)
+    session.check_integrity()
+
+
+@pytest.mark.parametrize("bridge", ["map", "rescore"])
+def test_excluded_tokens_stay_excluded(base: Tiny, model: Any, session: SteeringSession, bridge: str) -> None:
+    """Also where no token is left that the adapter has an opinion on."""
+    ids = torch.tensor([tokenizer_of(base.tokenizer).encode(TEXTS[0])])
+    specs = [SteeringSpec("delta", bridge=bridge), SteeringSpec("pair", bridge=bridge)]
+    unmatched = [
+        {token for token, other in enumerate(session.vocabulary_map(spec.adapter).ids) if other < 0}
+        for spec in specs
+    ]
+    left = sorted(set.union(*unmatched))[:3]
+    scores = torch.full((1, len(session.vocabulary)), -torch.inf)
+    scores[0, left] = torch.tensor([0.5, 0.25, 1.0])
+    with SteeringLogitsProcessor(session, specs, ids) as processor:
+        found = processor(ids, scores)
+    assert not found.isnan().any()
+    assert torch.isfinite(found[0]).nonzero().flatten().tolist() == left

@@ -1,4 +1,4 @@
-"""Fusion and what is said of it, against the definitions."""
+"""Fusion, divergence and log probabilities against their definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions: who is current, who is still read, and when the last reader ends."""
+"""Versions of adapters: which one is current, which ones still steer a row, and when the last row ends."""
 
 from __future__ import annotations
 

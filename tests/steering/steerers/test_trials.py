@@ -1,4 +1,4 @@
-"""Which continuations are read, and where each finds what it asks; what they are given is held against the oracle."""
+"""Which continuations are read, and where each finds its scores. The oracle's tests cover the scores."""
 
 from __future__ import annotations
 

@@ -1,22 +1,31 @@
-"""The HTTP server around an app: it drains when told to stop, and drops connections whose client stops reading."""
+"""A server that drains when told to stop, and drops connections whose client stops reading."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
 
 from server.config import Config
+from server.http_server.connection import Connection, ConnectionRules
+from server.http_server.connection_limit import ConnectionLimit, most_connections
+from server.http_server.listener import Listener
 from server.middleware import DROP_CONNECTION
 from server.service import Service
+
+logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 2
 """The time that connections have, once draining has ended, to send their buffers."""
@@ -31,12 +40,18 @@ class DrainingServer(uvicorn.Server):
     def __init__(
         self, app: ASGIApp, config: Config, service: Service, on_listening: Callable[[str], None] | None
     ) -> None:
+        self._limit = ConnectionLimit(most_connections(config.max_connections))
+        rules = ConnectionRules(
+            self._limit, config.head_timeout, config.keep_alive_timeout, metrics=service.metrics
+        )
         super().__init__(
             uvicorn.Config(
                 self._serve_request,
                 interface="asgi3",
-                host=config.host,
-                port=config.port,
+                # Named, so that no other parser or loop is used where its package happens to be installed.
+                http=cast(Any, partial(Connection, rules=rules)),
+                ws="none",
+                loop="asyncio",
                 log_config=None,
                 log_level="warning",
                 access_log=False,
@@ -69,15 +84,31 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = late or not self.server_state.tasks
         return await super().on_tick(counter)
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Begins to listen, then calls `on_listening` with the address."""
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen, then calls `on_listening` with the address. Exits with status 3 where it cannot listen."""
+        await super().startup(sockets or await self._bind())
         for listener in self.servers if self.started else ():
             for bound in listener.sockets:
                 _limit_stalls(bound, self._settings.send_timeout)
                 host, port = bound.getsockname()[:2]
                 if self._on_listening is not None:
                     self._on_listening(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def _bind(self) -> list[socket.socket]:
+        """A listener for each address of the host."""
+        try:
+            # asyncio resolves the host and binds its addresses; the listeners take their sockets over.
+            bound = await asyncio.get_running_loop().create_server(
+                asyncio.Protocol, self._settings.host, self._settings.port, start_serving=False
+            )
+        except OSError as error:
+            logger.error("the server cannot listen: %s", error)
+            sys.exit(STARTUP_FAILURE)
+        listeners: list[socket.socket] = [
+            Listener(each.dup().detach(), self._limit.exhausted) for each in bound.sockets
+        ]
+        bound.close()
+        return listeners
 
     async def _serve_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, which finds in the request's scope how to close its connection."""
