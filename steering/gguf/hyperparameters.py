@@ -58,4 +58,8 @@ class Hyperparameters:
     @property
     def layers(self) -> int:
         """The number of layers."""
-        return self.require("block_count", int)
+        count = self.require("block_count", int)
+        # Every layer has tensors; a damaged count would have the model built with millions of layers.
+        if not 1 <= count <= len(self.file.tensor_names):
+            raise self.file.error(f"{self.key('block_count')} cannot be {count}")
+        return count

@@ -59,9 +59,11 @@ def read_token_table(file: GgufFile) -> TokenTable:
         raise file.error(f"{TYPES} has {len(types)} entries for {len(texts)} tokens")
     special = {token for token, kind in enumerate(types) if kind in (TokenType.CONTROL, TokenType.UNKNOWN)}
     special |= {token for token, text in enumerate(texts) if text in _END_OF_TURN}
-    special |= {token for key in _NAMED_IDS if (token := named_id(file, key)) is not None}
-    if any(token >= len(texts) for token in special):
-        raise file.error(f"a special token's id is {max(special)}, but {TOKENS} has {len(texts)} entries")
+    for key in _NAMED_IDS:
+        token = named_id(file, key)
+        if token is not None and not 0 <= token < len(texts):
+            raise file.error(f"{key} is {token}, but {TOKENS} has {len(texts)} entries")
+        special |= set() if token is None else {token}
     user_defined = {token for token, kind in enumerate(types) if kind == TokenType.USER_DEFINED}
     return TokenTable(texts, types, frozenset(special), frozenset(user_defined - special))
 

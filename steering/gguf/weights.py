@@ -22,19 +22,24 @@ def read_weights(file: GgufFile, config: Any, dtype: str) -> tuple[Any, dict[str
 
     `dtype`: `float32`, `bfloat16`, `float16`, or `auto`: float32 for a file with nothing else, bfloat16 for every
     other, because float16 does not hold the activations of all architectures.
-    Raises ModelLoadError for a tensor that the architecture does not have.
+    Raises ModelLoadError for a tensor that the architecture does not have, or whose shape is not the one that the
+    fields give.
     """
     if dtype == "auto":
         dtype = "float32" if file.keeps_float32 else "bfloat16"
     kind: torch.dtype = getattr(torch, dtype)
     architecture = architecture_of(file)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+    shapes = {name: tuple(weight.shape) for name, weight in empty.state_dict().items()}
     weights = {}
     for stored in sorted(file.tensor_names - ROPE_TENSORS):
         module, name = _names(file, stored, architecture)
+        # transformers would make a random weight of the shape that the fields ask for, however large.
+        if name in shapes and file.shape(stored) != shapes[name]:
+            raise file.error(f"the tensor {stored} is {file.shape(stored)}, the fields say {shapes[name]}")
         weights[name] = architecture.restore(module, file.tensor(stored), config).to(kind)
-    with torch.device("meta"):
-        model_class = type(AutoModelForCausalLM.from_config(config))
-    return model_class.from_pretrained(  # type: ignore[no-any-return]
+    return type(empty).from_pretrained(  # type: ignore[no-any-return]
         None, config=config, state_dict=weights, dtype=kind, output_loading_info=True
     )
 
