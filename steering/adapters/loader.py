@@ -15,6 +15,7 @@ from steering.adapters.kinds import DEFAULT_KIND, KINDS
 from steering.adapters.tokenizer_check import check_tokenizer
 from steering.device.host_memory import release_freed_memory
 from steering.errors import AdapterLoadError, ModelLoadError
+from steering.gguf.location import SUFFIX
 from steering.model.forward import FusedForward
 from steering.model.loaded_model import LoadedModel
 from steering.model.loading import load_model
@@ -126,10 +127,12 @@ def _check_alpha(alpha: float, rule: ShiftRule) -> None:
 def _inside(folder: Path, part: Any) -> Path:
     # No file's name has a zero byte or half a surrogate pair.
     if not isinstance(part, str) or re.search("[\0\ud800-\udfff]", part):
-        raise AdapterLoadError(f"{ADAPTER_FILE}: {part!r} does not name a folder")
+        raise AdapterLoadError(f"{ADAPTER_FILE}: {part!r} does not name a folder or a GGUF file")
     target = (folder / part).resolve()
     if not target.is_relative_to(folder.resolve()):
         raise AdapterLoadError(f"{ADAPTER_FILE}: {part!r} does not lie below the adapter's folder")
+    if target.suffix == SUFFIX and target.is_file():
+        return target
     if not target.is_dir():
         raise AdapterLoadError(f"{ADAPTER_FILE}: there is no folder {part!r}")
     # transformers would follow such a folder to another model, anywhere.

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from mapping_cache import SAMPLE_TEXTS, VocabularyMap
 from steering.adapters import Adapter, load_adapter
 from steering.errors import AdapterLoadError
+from steering.gguf.location import gguf_file
 
 # The length of the sample text, which must fit any steering model's context under any tokenizer.
 _SAMPLE_CHARACTERS = 480
@@ -29,8 +30,10 @@ def random_adapter(adapter: Adapter, seed: int) -> tuple[Adapter, float]:
     In a delta, the entries of each weight matrix are shuffled; in a pair, the entries of the difference that tuning
     made to each of the expert's weights. Shuffled weights give a shift of another size, so the factor is the ratio of
     the shifts' spreads over the vocabulary on a sample text. Raises `AdapterLoadError` for a pair whose models' weights
-    differ in shape.
+    differ in shape, and for models in GGUF files, since the shuffled weights are written as safetensors.
     """
+    if any(gguf_file(model.path) for model in adapter.models):
+        raise AdapterLoadError("the weights of GGUF files cannot be shuffled")
     generator = torch.Generator().manual_seed(seed)
     with tempfile.TemporaryDirectory() as parent:
         copy = Path(parent) / adapter.path.name

@@ -1,4 +1,4 @@
-"""Loading a Hugging Face decoder, base or tiny, to run on the engine's paged attention."""
+"""Loading a decoder, base or tiny, to run on the engine's paged attention."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mapping_cache import CanonicalVocabulary, UnsupportedTokenizerError, canonical_vocabulary
 from steering.errors import ModelLoadError
+from steering.gguf.config import model_config
+from steering.gguf.file import GgufFile, open_gguf
+from steering.gguf.tokenizer import gguf_tokenizer
+from steering.gguf.weights import read_weights
 from steering.model.attention_check import adopt_paged_attention
 from steering.model.forward import TransformersForward
 from steering.model.loaded_model import LoadedModel
 from steering.model.tokenizer_files import SharedTokenizers, loading_options, read_tokenizer
 
-__all__ = ["LoadedModel", "choose_device", "load_model"]
+__all__ = ["LoadedModel", "choose_device", "load_model", "read_trainable"]
 
 # The limit for configurations that have none (ALiBi, some RoPE models).
 FALLBACK_MAX_MODEL_LEN = 4096
@@ -38,26 +42,26 @@ def load_model(
     progress: Callable[[str], None] | None = None,
     shared: SharedTokenizers | None = None,
 ) -> LoadedModel:
-    """Load a local folder or Hugging Face id: safetensors only, never remote code.
+    """Load a local folder or Hugging Face id, safetensors only and never remote code, or a GGUF file.
 
-    `dtype`: `auto` (the configuration's), `float32`, `bfloat16` or `float16`. `progress`: called with the name of each
-    stage. `shared`: a cache of tokenizers to read from and add to; its models must be local folders.
+    `dtype`: `auto` (the configuration's; for a GGUF file see `steering.gguf.weights`), `float32`, `bfloat16` or
+    `float16`. `progress`: called with the name of each stage. `shared`: a cache of tokenizers to read from and add to;
+    its models must be local.
     Raises ModelLoadError with the reason when a file or weight is missing, the parts do not fit together, or the model
     cannot run on paged attention.
     """
     name = str(path)
     tell = progress or (lambda stage: None)
     tell("reading the tokenizer")
-    config = _attempt(
-        name, "configuration", lambda: AutoConfig.from_pretrained(name, **loading_options(name))
-    )
+    gguf = open_gguf(name)
+    config = _attempt(name, "configuration", lambda: _read_config(name, gguf))
     if "/" in str(config._attn_implementation or ""):
         raise ModelLoadError(
             f"{name}: its configuration names an attention kernel, which is code to be fetched"
         )
-    tokenizer = _attempt(name, "tokenizer", lambda: (shared.tokenizer if shared else read_tokenizer)(name))
+    tokenizer = _attempt(name, "tokenizer", lambda: _read_tokenizer(name, gguf, shared))
     tell("reading the weights")
-    model = _attempt(name, "weights", lambda: _read_weights(name, dtype))
+    model = _attempt(name, "weights", lambda: _read_weights(name, gguf, config, dtype))
     place = choose_device(device)
     model = _attempt(name, "weights", lambda: model.to(place)).eval().requires_grad_(False)
     vocab_size = _vocab_size(name, model)
@@ -80,18 +84,44 @@ def load_model(
     return adopted
 
 
+def read_trainable(name: str) -> Any:
+    """A model in float32 as transformers has it, on the CPU, to be trained and not served.
+
+    Raises OSError, ValueError or ModelLoadError where it cannot be read.
+    """
+    gguf = open_gguf(name)
+    if gguf is None:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    return _read_weights(name, gguf, model_config(gguf), "float32")
+
+
 def _attempt(name: str, what: str, read: Callable[[], Any]) -> Any:
     try:
         return read()
+    except ModelLoadError:
+        raise
     except Exception as error:  # transformers and safetensors may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelLoadError(f"{name}: cannot load the {what}: {reason}") from error
 
 
-def _read_weights(name: str, dtype: str) -> Any:
-    model, report = AutoModelForCausalLM.from_pretrained(
-        name, dtype=dtype, use_safetensors=True, output_loading_info=True, **loading_options(name)
-    )
+def _read_config(name: str, gguf: GgufFile | None) -> Any:
+    return model_config(gguf) if gguf else AutoConfig.from_pretrained(name, **loading_options(name))
+
+
+def _read_tokenizer(name: str, gguf: GgufFile | None, shared: SharedTokenizers | None) -> Any:
+    if shared:
+        return shared.tokenizer(name)
+    return gguf_tokenizer(gguf) if gguf else read_tokenizer(name)
+
+
+def _read_weights(name: str, gguf: GgufFile | None, config: Any, dtype: str) -> Any:
+    if gguf is not None:
+        model, report = read_weights(gguf, config, dtype)
+    else:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, use_safetensors=True, output_loading_info=True, **loading_options(name)
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(f"{len(missing)} weights are missing, {missing[0]} among them")

@@ -13,6 +13,9 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mapping_cache import CanonicalVocabulary, canonical_vocabulary
+from steering.gguf.file import open_gguf
+from steering.gguf.location import gguf_file
+from steering.gguf.tokenizer import gguf_tokenizer
 
 _TOKENIZER_SUFFIXES = (".json", ".model", ".txt", ".jinja")
 # config.json is not among them: for some architectures it decides the tokenizer's class.
@@ -39,7 +42,7 @@ class SharedTokenizers:
         self._vocabularies: WeakKeyDictionary[Any, dict[int, CanonicalVocabulary]] = WeakKeyDictionary()
 
     def tokenizer(self, name: str) -> Any:
-        """Return the tokenizer of a local folder, from the cache or by `read_tokenizer`."""
+        """Return the tokenizer of a local model, from the cache or by `read_tokenizer`."""
         key = _digest(Path(name))
         with self._lock:
             if key not in self._tokenizers:
@@ -59,8 +62,15 @@ class SharedTokenizers:
 
 
 def _digest(folder: Path) -> str:
-    """Hash every file of a folder that may define its tokenizer: all but the weights and the training's notes."""
+    """Hash every file of a folder that may define its tokenizer: all but the weights and the training's notes.
+
+    A GGUF file is hashed as a whole, since its tokenizer is in the same file as its weights.
+    """
     digest = hashlib.sha256()
+    stored = gguf_file(folder)
+    if stored is not None:
+        with stored.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.suffix in _TOKENIZER_SUFFIXES and file.name not in _OTHER_FILES:
             digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
@@ -69,12 +79,17 @@ def _digest(folder: Path) -> str:
 
 
 def read_tokenizer(name: str) -> Any:
-    """Read the tokenizer of a local folder or Hugging Face id. Any exception of transformers passes through.
+    """Read the tokenizer of a local folder, Hugging Face id or GGUF file.
+
+    Any exception of transformers passes through; a GGUF file's are ModelLoadError.
 
     For some architectures transformers builds a fixed tokenizer class whatever the folder holds: a Qwen2 model with a
     SentencePiece tokenizer gets Qwen2's splitting and tokens. The model was trained with `tokenizer.json`, so the file
     decides where the two disagree.
     """
+    stored_in_gguf = open_gguf(name)
+    if stored_in_gguf is not None:
+        return gguf_tokenizer(stored_in_gguf)
     tokenizer = AutoTokenizer.from_pretrained(name, **loading_options(name))
     file = Path(name) / "tokenizer.json"
     if not file.is_file():

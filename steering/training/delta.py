@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from steering.examples import EncodedExample
+from steering.model.loading import read_trainable
 from steering.training.card import describe_data, describe_model, write_adapter
 from steering.training.checkpoint import remove_checkpoint
 from steering.training.data import Batch, StepTotals, endless_groups
@@ -32,7 +33,7 @@ CONFIDENCE = 2.5
 
 @dataclass(frozen=True, slots=True)
 class DeltaShape:
-    """The size of a delta, a Llama with random weights; or, with `init`, the folder of a model to start from."""
+    """The size of a delta, a Llama with random weights; or, with `init`, the model to start from."""
 
     hidden_size: int = 128
     layers: int = 4
@@ -121,7 +122,7 @@ def new_delta(base: Any, tokenizer: Any, shape: DeltaShape, max_length: int) -> 
     """An untrained delta over the base's vocabulary, on the CPU. Raises ValueError if `init` has another one."""
     vocabulary = int(base.get_output_embeddings().weight.shape[0])
     if shape.init is not None:
-        delta = AutoModelForCausalLM.from_pretrained(shape.init, dtype=torch.float32)
+        delta = read_trainable(str(shape.init))
         found = int(delta.get_output_embeddings().weight.shape[0])
         if found != vocabulary:
             raise ValueError(f"{shape.init}: its vocabulary has {found} tokens, the base's {vocabulary}")
