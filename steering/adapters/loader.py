@@ -89,10 +89,10 @@ def load_adapter(name: str, path: str | Path, *, device: str = "auto", dtype: st
 
 def _read_settings(file: Path) -> dict[str, Any]:
     """Every field of the adapter file, defaults filled in."""
-    given: Any = {}
-    if file.exists():
-        given = read_json(file.name, file)
-    kind = given.get("kind", DEFAULT_KIND) if isinstance(given, dict) else None
+    given = read_json(file.name, file) if file.exists() else {}
+    if not isinstance(given, dict):
+        raise AdapterLoadError(f"{file.name} must hold one JSON object")
+    kind = given.get("kind", DEFAULT_KIND)
     if not isinstance(kind, str) or kind not in KINDS:
         raise AdapterLoadError(f"{file.name}: kind must be one of {', '.join(KINDS)}")
     defaults = {**_DEFAULTS, **KINDS[kind].defaults}

@@ -31,6 +31,7 @@ class EngineConfig:
     `kv_cache_memory`: bytes for the base's pool; None chooses by the device. `kl_every`: the KL divergence is measured
     at a request's first token and then at every `kl_every`-th, because it takes two passes over the vocabulary.
     `enforce_eager`: run a GPU without captured passes and without running ahead.
+    Raises ValueError that names a limit below 1.
     """
 
     max_num_seqs: int = 32
@@ -41,6 +42,12 @@ class EngineConfig:
     prefix_caching: bool = True
     kl_every: int = 1
     enforce_eager: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_num_seqs", "max_model_len", "max_step_tokens", "page_size", "kl_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
 
 
 def make_pool(

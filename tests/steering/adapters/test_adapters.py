@@ -79,7 +79,7 @@ def test_a_version_is_its_files(workshop: Workshop, tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ("{", "adapter.json"),
-        ([], "kind"),
+        ([], "adapter.json must hold one JSON object"),
         ({"kind": "sail"}, "kind"),
         ({"kind": ["delta"]}, "kind"),
         ({"speed": 3}, "speed"),

@@ -136,3 +136,12 @@ def test_published_vocabularies_give_the_naive_distribution(
     tokens, logprobs = Oracle(NaiveModel(path), naive).greedy(prompt, 8)
     assert got.tokens == tokens
     assert_close(got.logprobs, logprobs)
+
+
+@pytest.mark.parametrize(
+    "name", ["max_num_seqs", "max_model_len", "max_step_tokens", "page_size", "kl_every"]
+)
+def test_a_limit_below_one_is_refused_by_name(name: str) -> None:
+    limits: dict[str, Any] = {name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+        EngineConfig(**limits)
