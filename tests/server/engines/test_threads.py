@@ -94,8 +94,11 @@ def test_why_a_model_cannot_be_loaded_is_said_as_before(tmp_path: Path) -> None:
         load_engines(load_config(model={"a": str(tmp_path)}, device="cpu"))
 
 
+# The interrupt is restored, because a shell has what it runs in the background ignore it.
 _INTERRUPTED = """
+import signal
 import time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import server.engines.loading as loading
 def load(config, tell):
     print("loading", flush=True)
@@ -114,7 +117,7 @@ def test_an_interrupt_ends_a_server_that_is_loading() -> None:
             assert process.stdout is not None
             assert any("loading" in line for line in process.stdout)
             process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=120)
+            said, _ = process.communicate(timeout=30)
         finally:
             process.kill()
     assert process.returncode == 130
