@@ -56,7 +56,8 @@ class KVCache:
         exclusive = self.allocator.uncache(pages)
         for pair in self._layers.values() if exclusive else ():
             for pool in pair:
-                pool[exclusive] = 0
+                # The allocator may have grown since the last write: nothing is stored in pages beyond the pool.
+                pool[[page for page in exclusive if page < pool.shape[0]]] = 0
 
     def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole pages in every layer, `sources[i]` to `targets[i]`."""
