@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients check fmt bench clean soak docs
+.PHONY: help serve test test-clients check fmt bench clean soak soak-faults starve docs
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,12 @@ bench: $(STAMP) ## measure speed and memory, one benchmark after the other; pass
 
 soak: $(STAMP) ## run mixed traffic against a server on this machine for MINUTES=2
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+
+soak-faults: $(STAMP) ## the same while calls inside the engines raise at random, for MINUTES=2
+	$(BIN)/python -m tests.soak --faults --minutes $(MINUTES) $(ARGS)
+
+starve: $(STAMP) ## starve servers of connections, descriptors, disk, memory and time; 100 of them get a SIGTERM
+	$(BIN)/python -m pytest tests/server/starving --sigterms 100 $(ARGS)
 
 docs: $(STAMP) ## write docs/api.md from the code; a test checks that it is up to date
 	$(BIN)/python -m server.documents.api_document
