@@ -12,7 +12,7 @@ VLLM := .venv-vllm
 LLAMA_CPP := .venv-llama-cpp
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients test-vllm test-llama-cpp check fmt bench clean soak faults docs
+.PHONY: help serve test test-clients test-vllm test-llama-cpp check fmt bench clean soak soak-faults starve faults docs
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,12 @@ bench: $(STAMP) ## measure speed and memory, one benchmark after the other; pass
 
 soak: $(STAMP) ## run mixed traffic against a server on this machine for MINUTES=2
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+
+soak-faults: $(STAMP) ## the same while calls inside the engines raise at random, for MINUTES=2
+	$(BIN)/python -m tests.soak --faults --minutes $(MINUTES) $(ARGS)
+
+starve: $(STAMP) ## starve servers of connections, descriptors, disk, memory and time; 100 of them get a SIGTERM
+	$(BIN)/python -m pytest tests/server/starving --sigterms 100 $(ARGS)
 
 faults: $(STAMP) ## raise 10,000 faults at random in the steps of rows; pass flags with ARGS="--seed 1"
 	$(BIN)/python -m tests.steering.fault_injection $(ARGS)

@@ -1,9 +1,10 @@
-"""Checks API keys, and the admin key for changing adapters."""
+"""Checks API keys and the admin key for changing adapters, and tells clients apart."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Iterable
 
 from fastapi import Request
@@ -31,9 +32,29 @@ async def require_admin(request: Request) -> None:
         raise ApiError(403, "Changing adapters needs the admin key: `Authorization: Bearer KEY`.")
 
 
+def client_of(request: Request) -> str:
+    """Identifies the client whose share of the server a request uses: by its key, or by its address where there are no
+    keys.
+
+    Of an IPv6 address, the first 64 bits count: one customer usually has all addresses that begin with them.
+    """
+    if service_of(request).config.api_key:
+        return _digest(_offered_key(request)).hex()
+    host = request.client.host if request.client is not None else ""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return host if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def _offered_key(request: Request) -> str:
+    return request.headers.get("authorization", "").partition(" ")[2].strip()
+
+
 def _bears(request: Request, keys: Iterable[str]) -> bool:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    offered = _digest(given.strip())
+    scheme = request.headers.get("authorization", "").partition(" ")[0]
+    offered = _digest(_offered_key(request))
     # The time taken must not depend on the keys: digests have one length, and every one is compared in constant time.
     matches = [hmac.compare_digest(offered, _digest(key)) for key in keys]
     return scheme.lower() == "bearer" and any(matches)

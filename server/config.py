@@ -99,6 +99,13 @@ class Config(BaseSettings):
     max_queue: int = Field(
         256, ge=0, description="the most sequences that wait while others run, for each base"
     )
+    max_share_per_key: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="the largest share of the running and waiting sequences that one API key may have; without keys, "
+        "that one address may have",
+    )
     max_body_bytes: ByteSize = Field(
         ByteSize(8 * 2**20), ge=1024, description="the largest body of a request"
     )

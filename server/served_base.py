@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from mapping_cache import CanonicalVocabulary, VocabularyMap, map_report
 from server.engines.worker import EngineWorker
 from server.errors import ApiError
-from server.tools.grammars import GrammarCompiler
+from server.tools.grammar_compiler import GrammarCompiler
 from steering.adapters import Adapter
 
 Result = TypeVar("Result")
@@ -85,10 +85,11 @@ class ServedBase:
     async def off_loop(self, function: Callable[[], Result]) -> Result:
         """Runs `function`, which uses the tokenizer, in the tokenizing thread.
 
-        Raises a 429 while `2 * worker.capacity` functions wait or run. Requests that generate have a place in the
-        queue, so they need no more than half of that; the tokenizer routes take no place, and use the rest.
+        Raises a 429 while twice as many functions wait or run as there are places for sequences. Requests that generate
+        have a place in the queue, so they need no more than half of that; the tokenizer routes take no place, and use
+        the rest.
         """
-        if self._tokenizing_now >= 2 * self.worker.capacity:
+        if self._tokenizing_now >= 2 * self.worker.places.capacity:
             raise ApiError(429, f"The tokenizer of {self.name!r} has too much to do; try again later.")
         self._tokenizing_now += 1
         try:
@@ -117,7 +118,7 @@ class ServedBase:
         return report
 
     async def close(self) -> None:
-        """Ends the three threads; unfinished requests get a 503."""
+        """Ends the three threads and the process of the grammars; unfinished requests get a 503."""
         await self.worker.stop()
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
         self.grammars.close()

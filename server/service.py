@@ -11,6 +11,7 @@ from fastapi import Request
 from server.config import Config
 from server.engines.adapter_changes import AdapterChanges
 from server.engines.jobs import JobLimits
+from server.engines.places import Places
 from server.engines.port import EnginePort
 from server.engines.worker import EngineWorker
 from server.errors import ApiError, bad_request, echo, unavailable
@@ -34,7 +35,12 @@ class Service:
             self.workers[name] = EngineWorker(
                 name,
                 engine,
-                capacity=config.max_num_seqs + config.max_queue,
+                places=Places(
+                    name,
+                    config.max_num_seqs + config.max_queue,
+                    running=config.max_num_seqs,
+                    share=config.max_share_per_key,
+                ),
                 limits=JobLimits(config.request_timeout, config.max_backlog),
                 observer=self.metrics,
             )

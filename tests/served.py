@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,25 @@ from server.http_server import make_server
 from server.service import Service
 from steering.device.host_memory import release_freed_memory
 
+Question = Callable[[Service], dict[str, Any]]
 
-def main() -> None:
-    """Serves until the input ends or a signal comes."""
+
+def main(more: Mapping[str, Question] | None = None) -> None:
+    """Serves until the input ends or a signal comes; answers the questions of `more` too."""
     torch.set_num_threads(1)
     config = load_config(**json.loads(sys.argv[1]))
     app = build_app(config)
     http = make_server(app, config)
-    threading.Thread(target=_answer, args=(http, app.state.service), daemon=True).start()
+    threading.Thread(target=_answer, args=(http, app.state.service, more or {}), daemon=True).start()
     http.run()
 
 
-def _answer(http: Any, service: Service) -> None:
+def _answer(http: Any, service: Service, more: Mapping[str, Question]) -> None:
     while not http.started:
         time.sleep(0.005)
     host, port = http.servers[0].sockets[0].getsockname()[:2]
     _say({"url": f"http://{host}:{port}", "host": host, "port": port})
-    questions = {"integrity": _integrity, "memory": _memory}
+    questions: dict[str, Question] = {"integrity": _integrity, "memory": _memory, **more}
     for line in sys.stdin:
         _say(questions[line.strip()](service))
     # The test process, which held the other end, has ended.

@@ -42,7 +42,7 @@ class ServerProcess:
         self.pid = process.pid
 
     def ask(self, question: str) -> dict[str, Any]:
-        """Asks for `integrity` or `memory` and returns the answer of `tests.served`."""
+        """Asks `tests.served` a question, such as `integrity` or `memory`, and returns its answer."""
         if self._process.stdin is None:
             raise RuntimeError("the server was started without an input")
         self._process.stdin.write(question + "\n")
@@ -76,12 +76,12 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(log: Path, **settings: Any) -> Iterator[ServerProcess]:
+def serving(log: Path, *, module: str = "tests.served", **settings: Any) -> Iterator[ServerProcess]:
     """A server with these settings, on a free port of the loopback interface; `log` gets its standard error."""
     settings = {"device": "cpu", "port": 0, "api_key": [API_KEY], **settings}
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.served", json.dumps(settings)],
+            [sys.executable, "-m", module, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -55,6 +55,12 @@ class ServeOptions:
     max_queue: Annotated[
         int | None, typer.Option(help="The most sequences that wait to run; by default 256.")
     ] = None
+    max_share_per_key: Annotated[
+        float | None,
+        typer.Option(
+            help="The largest share of the sequences that one API key, or one address, may have; by default 1."
+        ),
+    ] = None
     max_body_bytes: Annotated[
         str | None, typer.Option(help="The maximum size of a request's body; by default 8MiB.")
     ] = None

@@ -47,7 +47,7 @@ ERRORS = {
     409: "An adapter of this name is loaded already.",
     413: "The body, or one prompt in it, is too long.",
     415: "The body is not JSON, or it is compressed.",
-    429: "The queue is full; `retry-after` says when to try again.",
+    429: "The queue is full, or the client has its share of it; `retry-after` says when to try again.",
     500: "A fault of the server.",
     503: "The server is starting or draining, has too many connections or no time left, or an engine has died.",
 }

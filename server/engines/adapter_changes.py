@@ -7,6 +7,7 @@ result between two steps. So a change is made for every base or for none, and no
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -145,7 +146,15 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 def _ran_out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, MemoryError | OutOfMemoryError):
+        if isinstance(error, MemoryError | OutOfMemoryError) or _is_failed_allocation(error):
             return True
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return False
+
+
+def _is_failed_allocation(error: BaseException) -> bool:
+    """Whether the system refused memory. On a CPU, torch raises a RuntimeError, as Python does for a thread's stack."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("allocate memory" in text or "start new thread" in text)

@@ -27,10 +27,11 @@ class JobLimits:
 
 @dataclass(slots=True)
 class Reservation:
-    """Places in the queue for `count` sequences. `arrived` is the request's arrival by the event loop's clock."""
+    """Places of `client` for `count` sequences. `arrived` is the request's arrival by the event loop's clock."""
 
     count: int
     arrived: float
+    client: str = ""
 
     def give_up(self) -> int:
         """Reserves nothing from now on; returns how many places there were."""
@@ -48,11 +49,13 @@ class Job:
         *,
         arrived: float,
         backlog: int,
+        client: str = "",
     ) -> None:
         self.requests = tuple(requests)
         self.request_ids = tuple(request.request_id for request in requests)
         self.adapter = adapter_label(spec.adapter for spec in self.requests[0].steering)
         self.arrived = arrived
+        self.client = client
         self.admitted: asyncio.Future[tuple[ResolvedSteering, ...]] = loop.create_future()
         self.started: set[str] = set()
         self._loop = loop
@@ -60,6 +63,11 @@ class Job:
         self._unfinished = set(self.request_ids)
         self._backlog = backlog * len(self.request_ids)
         self._outputs: asyncio.Queue[StepOutput | ApiError] = asyncio.Queue()
+
+    @property
+    def unfinished(self) -> int:
+        """The number of sequences that have not ended."""
+        return len(self._unfinished)
 
     def expire_after(self, seconds: float, expire: Callable[[Job], None]) -> None:
         """Calls `expire` this long after the request arrived, unless every sequence has ended by then."""

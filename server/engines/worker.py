@@ -12,12 +12,13 @@ import logging
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from server.engines.errand import Errand
 from server.engines.jobs import Job, JobLimits, Reservation
 from server.engines.observer import Observer
+from server.engines.places import Places
 from server.engines.port import EnginePort
 from server.engines.restarts import RestartBudget
 from server.errors import ApiError, bad_request, unavailable
@@ -39,7 +40,7 @@ class EngineWorker:
     When a step raises, the engine is restarted: the requests that it had get a 503, and later ones are served. After
     too many restarts, or where restarting fails, the engine is dead, and every waiting and later request gets a 503.
 
-    `capacity` is the most sequences that may run, wait or have a place reserved.
+    `places` are those of the sequences that run, wait or have a place reserved.
     """
 
     def __init__(
@@ -47,13 +48,13 @@ class EngineWorker:
         name: str,
         engine: EnginePort,
         *,
-        capacity: int,
+        places: Places,
         limits: JobLimits | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
-        self.capacity = capacity
+        self.places = places
         self.stats: EngineStats = engine.stats()
         self.failure: str | None = None
         self.restarts = RestartBudget()
@@ -61,7 +62,6 @@ class EngineWorker:
         self._observer = observer or Observer()
         self._inbox: queue.SimpleQueue[Job | Errand | tuple[str, ...] | None] = queue.SimpleQueue()
         self._jobs: dict[str, Job] = {}
-        self._reserved = 0
         self._errands: set[Errand] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
@@ -70,7 +70,7 @@ class EngineWorker:
     @property
     def pending(self) -> int:
         """Sequences that run, wait or have a place reserved."""
-        return len(self._jobs) + self._reserved
+        return self.places.taken
 
     def load(self) -> tuple[Counter[str], Counter[str]]:
         """The numbers of running and of waiting sequences, by adapter label."""
@@ -116,26 +116,13 @@ class EngineWorker:
         finally:
             self._errands.discard(errand)
 
-    @contextmanager
-    def reserve(self, count: int) -> Iterator[Reservation]:
-        """Reserves places for `count` sequences, until they are submitted or the block ends.
+    def reserve(self, count: int, client: str = "") -> AbstractContextManager[Reservation]:
+        """Reserves places of `client` for `count` sequences, until they are submitted or the block ends.
 
-        A request reserves its places before it is tokenized, so that a full queue costs no tokenizing. Raises
-        `ApiError`: 503 where the engine has died, 429 where the queue is full, 400 for more than `capacity`.
+        A request reserves its places before it is tokenized, so that a full queue costs no tokenizing. Raises a 503
+        where the engine has died, and what `Places.reserve` raises.
         """
-        loop = self._require_running()
-        if count > self.capacity:
-            raise bad_request(f"A request may have {self.capacity} sequences at most, not {count}.", "n")
-        if self.pending + count > self.capacity:
-            raise ApiError(
-                429, f"The queue for {self.name!r} is full ({self.capacity} sequences); try again later."
-            )
-        reservation = Reservation(count, arrived=loop.time())
-        self._reserved += count
-        try:
-            yield reservation
-        finally:
-            self._reserved -= reservation.give_up()
+        return self.places.reserve(count, client, arrived=self._require_running().time())
 
     async def submit(
         self, requests: Sequence[Request], reservation: Reservation | None = None
@@ -148,12 +135,13 @@ class EngineWorker:
             with self.reserve(len(requests)) as own:
                 return await self.submit(requests, own)
         loop = self._require_running()
-        job = Job(requests, loop, arrived=reservation.arrived, backlog=self._limits.backlog)
-        self._reserved -= reservation.give_up()
+        backlog, client = self._limits.backlog, reservation.client
+        job = Job(requests, loop, arrived=reservation.arrived, backlog=backlog, client=client)
+        self.places.give_up(reservation)
         self._jobs.update((request_id, job) for request_id in job.request_ids)
         if self._limits.seconds is not None:
             job.expire_after(self._limits.seconds, self._expire)
-        self._inbox.put(job)
+        self._hand_over(self.places.enter(job))
         try:
             return job, await job.admitted
         except BaseException:
@@ -179,7 +167,12 @@ class EngineWorker:
         job = self._jobs.pop(request_id, None)
         if job is not None:
             job.end(request_id)
+            self._hand_over(self.places.leave(job))
         return job
+
+    def _hand_over(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._inbox.put(job)
 
     def _expire(self, job: Job) -> None:
         self.release(job)

@@ -45,7 +45,7 @@ class Connection(H11Protocol):
         if self._rules.limit.admit(self):
             self._await_request()
         else:
-            self._refuse(503, "The server has too many connections; try again later.")
+            self._refuse(503, "The server takes no more connections now; try again later.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Gives up the connection's place."""

@@ -34,6 +34,7 @@ class ConnectionLimit:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self._closed = False
         self._open: set[Closable] = set()
         # In the order in which they became idle.
         self._idle: dict[Closable, None] = {}
@@ -42,6 +43,8 @@ class ConnectionLimit:
 
     def admit(self, connection: Closable) -> bool:
         """Takes in a new connection, which is idle; False where there is no place for it."""
+        if self._closed:
+            return False
         if len(self._open) >= self.limit:
             self._full.note()
             if not self._close_longest_idle():
@@ -63,6 +66,10 @@ class ConnectionLimit:
         """Notes that a connection is closed."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
+
+    def close(self) -> None:
+        """Refuses every connection from now on."""
+        self._closed = True
 
     def exhausted(self) -> None:
         """Makes room where the system has no descriptor left, even though the limit is not reached."""

@@ -94,6 +94,11 @@ class DrainingServer(uvicorn.Server):
                 if self._on_listening is not None:
                     self._on_listening(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes every connection, among them those that were accepted a moment ago and are not made yet."""
+        self._limit.close()
+        await super().shutdown(sockets)
+
     async def _bind(self) -> list[socket.socket]:
         """A listener for each address of the host."""
         try:

@@ -22,8 +22,8 @@ DEFAULT_MAX_TOKENS = 16
 """`max_tokens` of a completion that does not give it, as OpenAI's."""
 
 
-async def plan_completion(service: Service, body: CompletionRequest) -> Plan:
-    """Checks and tokenizes a completion request; raises `ApiError`."""
+async def plan_completion(service: Service, body: CompletionRequest, client: str = "") -> Plan:
+    """Checks and tokenizes a completion request of `client`; raises `ApiError`."""
     base, steering = service.choose(body.model, body.steering)
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     width = body.best_of or body.n or 1
@@ -51,6 +51,7 @@ async def plan_completion(service: Service, body: CompletionRequest) -> Plan:
     return await _plan(
         base,
         body,
+        client,
         prompts,
         sampling,
         steering,
@@ -60,8 +61,8 @@ async def plan_completion(service: Service, body: CompletionRequest) -> Plan:
     )
 
 
-async def plan_chat(service: Service, body: ChatRequest) -> Plan:
-    """Checks and tokenizes a chat request; raises `ApiError`."""
+async def plan_chat(service: Service, body: ChatRequest, client: str = "") -> Plan:
+    """Checks and tokenizes a chat request of `client`; raises `ApiError`."""
     base, steering = service.choose(body.model, body.steering)
     _check_chat(body)
     offered = offered_tools(body)
@@ -77,6 +78,7 @@ async def plan_chat(service: Service, body: ChatRequest) -> Plan:
     return await _plan(
         base,
         body,
+        client,
         (prompt,),
         sampling,
         steering,
@@ -89,6 +91,7 @@ async def plan_chat(service: Service, body: ChatRequest) -> Plan:
 async def _plan(
     base: ServedBase,
     body: GenerationFields,
+    client: str,
     prompts: tuple[Prompt, ...],
     sampling: SamplingParams,
     steering: tuple[SteeringSpec, ...],
@@ -99,7 +102,7 @@ async def _plan(
     tools: ToolUse | None = None,
 ) -> Plan:
     """The plan, with what both kinds of request have."""
-    constraint = await _constraint(base, body, tools)
+    constraint = await _constraint(base, body, tools, client)
     if constraint is not None and sampling.max_tokens == 0:
         raise bad_request("`response_format` needs `max_tokens` of at least 1.", "response_format")
     return Plan(
@@ -118,20 +121,22 @@ async def _plan(
     )
 
 
-async def _constraint(base: ServedBase, body: GenerationFields, tools: ToolUse | None) -> Constraint | None:
+async def _constraint(
+    base: ServedBase, body: GenerationFields, tools: ToolUse | None, client: str
+) -> Constraint | None:
     """The grammar of the answer: calls where they are demanded, `response_format` where it is given."""
     answer = answer_rule(body.response_format)
     if tools is not None and tools.demanded:
         if answer is not None:
             raise bad_request("`response_format` and a demanded call cannot both be had.", "response_format")
-        return await base.grammars.compile(f"start: calls\n{tools.rules(base.vocabulary)}", "tools")
+        return await base.grammars.compile(f"start: calls\n{tools.rules(base.vocabulary)}", "tools", client)
     if answer is None:
         return None
     if tools is None:
-        return await base.grammars.compile(f"start: answer\n{answer}", "response_format")
+        return await base.grammars.compile(f"start: answer\n{answer}", "response_format", client)
     # The model chooses between a call and an answer of this form.
     rules = f"start: answer | calls\n{answer}{tools.rules(base.vocabulary)}"
-    return await base.grammars.compile(rules, "response_format")
+    return await base.grammars.compile(rules, "response_format", client)
 
 
 def _check_completion(body: CompletionRequest, max_tokens: int, width: int) -> None:

@@ -35,7 +35,7 @@ async def create_chat_completion(request: Request) -> Response:
     """Answers a conversation, steered as `model` or `steering` says."""
     service = service_of(request)
     body = await read_body(request, ChatRequest, service.config)
-    generation = await start_generation(service, body, body.n or 1, plan_chat)
+    generation = await start_generation(request, body, body.n or 1, plan_chat)
     return await respond(request, generation, _ChatFormat(body, generation), body)
 
 

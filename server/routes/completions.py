@@ -26,7 +26,7 @@ async def create_completion(request: Request) -> Response:
     service = service_of(request)
     body = await read_body(request, CompletionRequest, service.config)
     sequences = len(body.prompt) * (body.best_of or body.n or 1)
-    generation = await start_generation(service, body, sequences, plan_completion)
+    generation = await start_generation(request, body, sequences, plan_completion)
     return await respond(request, generation, _CompletionFormat(body, generation), body)
 
 

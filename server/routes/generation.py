@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+from server.auth import client_of
 from server.errors import ApiError
 from server.intake.plan import Plan
 from server.protocol.generation import GenerationFields, StreamOptions, Usage
@@ -61,12 +62,13 @@ def reply_head(prefix: str, body: GenerationFields, generation: Generation) -> R
 
 
 async def start_generation(
-    service: Service, body: Body, sequences: int, plan: Callable[[Service, Body], Awaitable[Plan]]
+    request: Request, body: Body, sequences: int, plan: Callable[[Service, Body, str], Awaitable[Plan]]
 ) -> Generation:
     """Reserves places for `sequences`, makes the plan and submits it; raises `ApiError`."""
+    service, client = service_of(request), client_of(request)
     service.require_open()
-    with service.base(body.model).worker.reserve(sequences) as reservation:
-        return await Generation.start(await plan(service, body), service.metrics, reservation)
+    with service.base(body.model).worker.reserve(sequences, client) as reservation:
+        return await Generation.start(await plan(service, body, client), service.metrics, reservation)
 
 
 async def respond(

@@ -1,9 +1,10 @@
 """A soak test of a server under mixed traffic: `python -m tests.soak --minutes 2`, or `make soak MINUTES=2`.
 
 Clients use all adapters, disconnect at random and send invalid requests, while adapters are loaded, replaced and
-unloaded, and the queue is kept full. Every greedy reply is compared with the reply of the same adapter version to the
-same request sent alone. At the end nothing may run or wait, every page must be free, and memory must not have grown.
-Prints a table, then one JSON line; exits with 1 if there was a fault.
+unloaded, and the queue is kept full. With `--faults`, calls inside the engines raise at random. Every greedy reply is
+compared with the reply of the same adapter version to the same request sent alone; of a reply that a fault has cut
+short, the beginning. At the end nothing may run or wait, every page must be free, and memory must not have grown.
+Prints a table, then one JSON line; exits with 1 if there was a fault that was not injected.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--faults", action="store_true", help="raise at random inside the engines")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -46,6 +48,7 @@ def main() -> None:
         log = folder / "server.log"
         with serving(
             log,
+            module="tests.soak.faulty_server" if arguments.faults else "tests.served",
             model={base: str(bases[base]) for base in ("bytes", "pieces")},
             adapter={adapter: str(versions[adapter][0]) for adapter in FIXED},
             adapters_dir=[str(folder / "adapters")],
@@ -56,12 +59,11 @@ def main() -> None:
             kv_cache_memory=200 * 2**10,
         ) as server:
             ledger = Ledger()
-            report = asyncio.run(soak(server, ledger, versions, arguments.minutes * 60, arguments.seed))
+            report = asyncio.run(soak(server, ledger, versions, arguments))
             report["exit"] = server.stop()
             if report["exit"] != 0:
                 ledger.wrong.append(f"the server exited with {report['exit']}")
-        if "Traceback" in log.read_text():
-            ledger.wrong.append(f"the server's log has a traceback: {log.read_text()[-3000:]}")
+        check_log(log.read_text(), ledger, faults=arguments.faults)
     for key, value in report.items():
         print(f"{key:>24}  {value}")
     for line in ledger.wrong[:20]:
@@ -94,32 +96,47 @@ def adapter_versions(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def check_log(log: str, ledger: Ledger, *, faults: bool) -> None:
+    """Checks that the server's log has no traceback but those of injected faults."""
+    for traceback in log.split("Traceback (most recent call last):")[1:]:
+        if not (faults and ("InjectedError: " in traceback or "OutOfPagesError: injected" in traceback)):
+            ledger.wrong.append(f"the server's log has a traceback: {traceback[:3000]}")
+
+
 async def soak(
-    server: ServerProcess, ledger: Ledger, versions: dict[str, list[Path]], seconds: float, seed: int
+    server: ServerProcess, ledger: Ledger, versions: dict[str, list[Path]], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Learns the reference replies, runs the traffic, checks the idle server, and returns the report's figures."""
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
     headers = {"authorization": f"Bearer {API_KEY}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=300, limits=limits) as client:
-        traffic = Traffic(client, ledger, versions, seed)
+        traffic = Traffic(client, ledger, versions, options.seed, faults=options.faults)
         await learn(client, traffic, ledger, versions)
         memory: list[tuple[float, int]] = []
         watching = asyncio.ensure_future(watch(server, memory))
+        if options.faults:
+            await asyncio.to_thread(server.ask, "faults")
         began = time.monotonic()
-        await traffic.run(seconds)
+        await traffic.run(options.minutes * 60)
         elapsed = time.monotonic() - began
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+        injected = await asyncio.to_thread(server.ask, "quiet") if options.faults else {}
         for name in CHANGING:
             await traffic.unload(name)
         faults = (await asyncio.to_thread(server.ask, "integrity"))["faults"]
         ledger.wrong.extend(faults)
         gauges = await idle_gauges(client)
         ledger.wrong.extend(f"when idle, {line}" for line in gauges["wrong"])
+        if not options.faults:
+            ledger.wrong.extend(gauges["errors"])
         left = (await client.get("/v1/adapters")).json()["data"]
         if any(card["readers"] or card["status"] != "loaded" for card in left) or len(left) != len(FIXED):
             ledger.wrong.append(f"adapters that are left: {left}")
     growth = judge_memory(memory, began, elapsed, ledger)
+    for kind, count in injected.items():
+        if not count:
+            ledger.wrong.append(f"no fault was injected into {kind}")
     for wanted in ("checked", "left", "filled", "loaded", "unloaded", "429"):
         if not ledger.seen[wanted]:
             ledger.wrong.append(f"the soak never saw: {wanted}")
@@ -127,6 +144,7 @@ async def soak(
         "seconds": round(elapsed, 1),
         "requests": gauges["requests"],
         **{key: ledger.seen[key] for key in sorted(ledger.seen)},
+        **{f"faults injected into {kind}": count for kind, count in injected.items()},
         "preemptions": gauges["preemptions"],
         "memory MiB": [round(size / 2**20) for _, size in memory[:: max(1, len(memory) // 12)]],
         "memory growth MiB": round(growth / 2**20, 1),
@@ -186,8 +204,9 @@ def judge_memory(memory: list[tuple[float, int]], began: float, elapsed: float, 
 
 
 async def idle_gauges(client: httpx.AsyncClient) -> dict[str, Any]:
-    """Two counters, and under "wrong" every gauge that is not zero and every count of 5xx errors."""
+    """Two counters; under "wrong" every gauge that is not zero, and under "errors" every count of 5xx errors."""
     wrong: list[str] = []
+    errors: list[str] = []
     totals = {"preemptions": 0.0, "requests": 0.0}
     for line in (await client.get("/metrics")).text.splitlines():
         if line.startswith("#"):
@@ -204,8 +223,8 @@ async def idle_gauges(client: httpx.AsyncClient) -> dict[str, Any]:
         elif name == "trimtab_request_success_total":
             totals["requests"] += value
         elif name == "trimtab_request_errors_total" and 'code="5' in line:
-            wrong.append(line)
-    return {"wrong": wrong, **totals}
+            errors.append(line)
+    return {"wrong": wrong, "errors": errors, **totals}
 
 
 if __name__ == "__main__":

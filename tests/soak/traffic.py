@@ -29,6 +29,8 @@ QUESTIONS = [
         ("Where was she born?", True, 20),
     )
 ]
+_OF_FAULTS = ("The engine failed on this request", "has restarted after a fault")
+"""How the messages of injected faults begin or end."""
 INVALID: list[tuple[str, bytes]] = [
     ("/v1/completions", b"{"),
     ("/v1/completions", b'{"model": "nobody", "prompt": "a"}'),
@@ -51,11 +53,18 @@ class Traffic:
     """All clients, over one connection pool."""
 
     def __init__(
-        self, client: httpx.AsyncClient, ledger: Ledger, folders: dict[str, list[Path]], seed: int
+        self,
+        client: httpx.AsyncClient,
+        ledger: Ledger,
+        folders: dict[str, list[Path]],
+        seed: int,
+        *,
+        faults: bool = False,
     ) -> None:
         self._client = client
         self._ledger = ledger
         self._folders = folders
+        self._faults = faults
         self._random = random.Random(seed)
         self._until = 0.0
 
@@ -84,13 +93,23 @@ class Traffic:
         return self._random.choice(QUESTIONS), adapter
 
     def _check_refusal(self, reply: httpx.Response, adapter: str | None, content: bytes) -> None:
-        """Checks an error reply: only a full queue, or a changing adapter that is not loaded, is allowed."""
+        """Checks an error reply: only a full queue, a changing adapter that is not loaded, or an injected fault."""
         self._ledger.seen[str(reply.status_code)] += 1
+        if self._is_fault(content):
+            return
         gone = adapter in CHANGING and (
             reply.status_code == 404 or (reply.status_code == 400 and b'"param":"steering"' in content)
         )
         if reply.status_code != 429 and not gone:
             self._ledger.wrong.append(f"{adapter}: {reply.status_code} {content[:300]!r}")
+
+    def _is_fault(self, content: bytes | str) -> bool:
+        """Whether an error is the engine's, where faults are injected."""
+        text = content.decode("utf-8", "replace") if isinstance(content, bytes) else content
+        if not self._faults or not any(words in text for words in _OF_FAULTS):
+            return False
+        self._ledger.seen["faults"] += 1
+        return True
 
     async def _ask(self) -> None:
         question, adapter = self._choice()
@@ -113,12 +132,14 @@ class Traffic:
                 await asyncio.sleep(0.05)
                 return
             lines = [line async for line in reply.aiter_lines() if line]
-        events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
-        if lines[-1] != "data: [DONE]" or any("error" in event for event in events):
+        cut_short = lines[-1] != "data: [DONE]"
+        if cut_short and not self._is_fault(lines[-1]):
             self._ledger.wrong.append(f"a stream ended with {lines[-1][:300]}")
             return
-        text = "".join(text_of(event["choices"][0]) for event in events if event["choices"])
-        self._ledger.check(question, adapter, events[0], text, sent)
+        events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+        if events:
+            text = "".join(text_of(event["choices"][0]) for event in events if event["choices"])
+            self._ledger.check(question, adapter, events[0], text, sent, cut_short=cut_short)
 
     async def _disconnect(self) -> None:
         """Disconnects during the reply, or before it begins."""
@@ -208,7 +229,9 @@ class Traffic:
         body = {"name": name, "path": str(folder), "replace": True}
         reply = await self._admin("POST", "/v1/adapters", body)
         if reply.status_code != 200:
-            self._ledger.wrong.append(f"loading {name}: {reply.status_code} {reply.text[:300]}")
+            # A load meets no injected fault of its own, but the restart of an engine may come before it.
+            if not self._is_fault(reply.content):
+                self._ledger.wrong.append(f"loading {name}: {reply.status_code} {reply.text[:300]}")
             return None
         version: str = reply.json()["version"]
         self._ledger.begin(name, version, began)

@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from server.engines.jobs import Job
+from server.engines.places import Places
 from server.engines.restarts import MAX_RESTARTS
 from server.engines.worker import EngineWorker
 from server.errors import ApiError
@@ -23,7 +24,7 @@ BODY = {"model": "base", "prompt": "hi"}
 
 @pytest.fixture
 async def worker(engine: FakeEngine) -> AsyncIterator[EngineWorker]:
-    worker = EngineWorker("base", cast(Any, engine), capacity=4)
+    worker = EngineWorker("base", cast(Any, engine), places=Places("base", 4))
     worker.start()
     yield worker
     engine.go.set()
@@ -183,7 +184,7 @@ async def test_leaving_while_waiting_for_admission_aborts(worker: EngineWorker, 
 
 
 async def test_a_stopping_worker_ends_its_jobs(engine: FakeEngine) -> None:
-    worker = EngineWorker("base", cast(Any, engine), capacity=4)
+    worker = EngineWorker("base", cast(Any, engine), places=Places("base", 4))
     worker.start()
     engine.endless = True
     job, _ = await worker.submit(requests("a"))

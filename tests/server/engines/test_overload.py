@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from server.engines.jobs import JobLimits
+from server.engines.places import Places
 from server.engines.worker import EngineWorker
 from server.errors import ApiError
 from steering.engine.request import Request, SamplingParams
@@ -179,7 +180,7 @@ def test_a_request_past_its_deadline_ends_with_a_503(
 @pytest.fixture
 async def worker(engine: FakeEngine) -> AsyncIterator[EngineWorker]:
     limits = JobLimits(seconds=20, backlog=30)
-    worker = EngineWorker("base", cast(Any, engine), capacity=8, limits=limits)
+    worker = EngineWorker("base", cast(Any, engine), places=Places("base", 8), limits=limits)
     worker.start()
     yield worker
     engine.go.set()
@@ -203,7 +204,7 @@ async def test_a_reader_that_falls_behind_is_dropped_and_the_others_go_on(
 
 
 async def test_a_job_that_waits_for_admission_past_its_deadline_ends(engine: FakeEngine) -> None:
-    worker = EngineWorker("base", cast(Any, engine), capacity=8, limits=JobLimits(seconds=0.2))
+    worker = EngineWorker("base", cast(Any, engine), places=Places("base", 8), limits=JobLimits(seconds=0.2))
     worker.start()
     engine.endless = True
     engine.go.clear()
