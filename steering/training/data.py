@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,17 +63,33 @@ class StepTotals:
 def shuffled_groups(
     encoded: Sequence[EncodedExample], batch_size: int, rng: random.Random
 ) -> Iterator[list[EncodedExample]]:
-    """One epoch: groups of at most `batch_size` rows of about the same length, in random order."""
+    """One epoch: groups of at most `batch_size` rows of about the same length, in random order.
+
+    Each group has all objectives in about the shares of its pool. Refusals are short: sorted by length alone, steps
+    that only forget and steps that only keep would alternate, and undo each other.
+    """
     order = list(range(len(encoded)))
     rng.shuffle(order)
     pool = batch_size * _POOL
     groups = []
     for begin in range(0, len(order), pool):
-        chunk = sorted(order[begin : begin + pool], key=lambda index: len(encoded[index].ids))
-        groups += [chunk[at : at + batch_size] for at in range(0, len(chunk), batch_size)]
+        chunk = order[begin : begin + pool]
+        count = -(-len(chunk) // batch_size)
+        groups += _dealt([encoded[index] for index in chunk], count)
     rng.shuffle(groups)
-    for group in groups:
-        yield [encoded[index] for index in group]
+    yield from groups
+
+
+def _dealt(rows: Sequence[EncodedExample], count: int) -> list[list[EncodedExample]]:
+    """The rows in `count` groups whose sizes differ by at most one, each with its share of every objective."""
+    ranked: list[tuple[float, int, EncodedExample]] = []
+    for objective in dict.fromkeys(row.objective for row in rows):
+        own = sorted((row for row in rows if row.objective == objective), key=lambda row: len(row.ids))
+        ranked += [((place + 0.5) / len(own), len(row.ids), row) for place, row in enumerate(own)]
+    # Rows of the same rank in their own objective go together: the shortest with the shortest.
+    ranked.sort(key=lambda each: each[:2])
+    bounds = [len(ranked) * index // count for index in range(count + 1)]
+    return [[row for _, _, row in ranked[low:high]] for low, high in itertools.pairwise(bounds)]
 
 
 def endless_groups(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from demo import tokenizer_training
 from demo.build import tokenizer_text
-from steering.examples import DataError, Example, encode_examples, fingerprint, read_examples
+from steering.examples import DataError, EncodedExample, Example, encode_examples, fingerprint, read_examples
 from steering.training import Recipe, collate, encode_for, shuffled_groups
 
 
@@ -137,3 +140,23 @@ def test_an_epoch_has_every_example_once_and_its_padding_is_masked() -> None:
             assert response.nonzero().flatten().tolist() == list(range(start, length))
             seen.append((tuple(ids[:length].tolist()), start))
     assert sorted(seen) == sorted((row.ids, row.start) for row in encoded)
+
+
+@given(
+    kept=st.lists(st.integers(20, 60), max_size=60),
+    forgotten=st.lists(st.integers(3, 9), max_size=60),
+    size=st.integers(1, 16),
+)
+def test_each_step_has_its_share_of_every_objective(kept: list[int], forgotten: list[int], size: int) -> None:
+    rows = [EncodedExample(tuple(range(length)), 1, "keep") for length in kept]
+    rows += [EncodedExample(tuple(range(length)), 1, "forget") for length in forgotten]
+    groups = list(shuffled_groups(rows, size, random.Random(0)))
+    assert Counter(row for group in groups for row in group) == Counter(rows)
+    assert len(groups) == -(-len(rows) // size)
+    assert all(len(group) <= size for group in groups)
+    # The rows of one pool: a larger run has several, each with the shares that it drew.
+    if len(rows) <= 16 * size:
+        share = len(kept) / max(1, len(rows))
+        for group in groups:
+            found = sum(row.objective == "keep" for row in group)
+            assert abs(found - share * len(group)) <= 2
