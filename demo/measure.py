@@ -128,13 +128,13 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def write_table(text: str, readme: Path = README) -> None:
-    """Replaces the text between the README's two marks. Raises ValueError if a mark is missing."""
+def write_table(text: str, readme: Path = README, *, begin: str = BEGIN, end: str = END) -> None:
+    """Replaces the text between two marks of the README. Raises ValueError if a mark is missing."""
     page = readme.read_text(encoding="utf-8")
-    if BEGIN not in page or END not in page:
-        raise ValueError(f"{readme}: the marks {BEGIN} and {END} are missing")
-    head, tail = page.split(BEGIN)[0], page.split(END)[1]
-    readme.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+    if begin not in page or end not in page:
+        raise ValueError(f"{readme}: the marks {begin} and {end} are missing")
+    head, tail = page.split(begin)[0], page.split(end)[1]
+    readme.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
 
 
 def main(

@@ -63,7 +63,10 @@ class Config(BaseSettings):
     )
 
     model: NamedPaths = Field(
-        default_factory=dict, description="bases to serve, NAME=PATH; by default the bundled demo"
+        default_factory=dict, description="bases to serve, NAME=PATH; by default the demo `tiny`"
+    )
+    demo: Literal["tiny", "smollm2"] | None = Field(
+        None, description="a demo to serve beside the named bases: `tiny`, or `smollm2`, a real LLM"
     )
     adapter: NamedPaths = Field(
         default_factory=dict, description="adapters to attach to every base, NAME=PATH"

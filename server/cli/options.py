@@ -18,7 +18,11 @@ console = Console(stderr=True)
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with the settings.")]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", help="A base to serve, NAME=PATH; without this option, the bundled demo."),
+    typer.Option("--model", help="A base to serve, NAME=PATH; without this option, the demo `tiny`."),
+]
+Demo = Annotated[
+    str | None,
+    typer.Option("--demo", help="A demo to load: tiny, or smollm2, a real LLM with adapters that steer it."),
 ]
 Adapters = Annotated[
     list[str] | None, typer.Option("--adapter", help="An adapter to attach to every base, NAME=PATH.")
@@ -38,6 +42,7 @@ class ModelOptions:
     """The models that a command loads, and where it loads them."""
 
     model: Models = None
+    demo: Demo = None
     adapter: Adapters = None
     device: Device = None
     dtype: Dtype = None

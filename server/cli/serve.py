@@ -12,6 +12,7 @@ from server.cli.loading import load_with_progress
 from server.cli.options import (
     Adapters,
     ConfigFile,
+    Demo,
     Device,
     Dtype,
     MaxModelLen,
@@ -30,6 +31,7 @@ class ServeOptions:
     """Every setting of the server as an option; None leaves it to the environment, the file and the default."""
 
     model: Models = None
+    demo: Demo = None
     adapter: Adapters = None
     adapters_dir: Annotated[
         list[str] | None, typer.Option(help="A directory that adapters may be loaded from at run time.")

@@ -21,7 +21,7 @@ the metric, a histogram, does not need it."""
 
 
 def load_engines(config: Config, progress: Progress | None = None) -> dict[str, Engine]:
-    """An engine for each base, with every adapter attached to it; the bundled demo where no model is named.
+    """An engine for each base, with every adapter attached to it; the demo `tiny` where nothing is named.
 
     Loads in a daemon thread (`start_thread` says why), so an interrupt ends the process without waiting for it.
     `progress` is called there with the name of each stage. Raises `ModelLoadError` or `AdapterLoadError`.
@@ -62,9 +62,14 @@ def _load(config: Config, tell: Progress) -> dict[str, Engine]:
 
 
 def _named(config: Config) -> tuple[Mapping[str, str | Path], Mapping[str, str | Path]]:
-    if config.model:
+    """The bases and adapters to load by name: those that are named, and those of a demo."""
+    if config.model and config.demo is None:
         return config.model, config.adapter
-    models = demo_models()
+    demo = config.demo or "tiny"
+    try:
+        models = demo_models(demo)
+    except FileNotFoundError as error:
+        raise ModelLoadError(f"demo {demo}: {error}") from error
     if not models:
         raise ModelLoadError("no model is named, and the bundled demo's models are not installed")
-    return models, {**demo_adapters(), **config.adapter}
+    return {**models, **config.model}, {**demo_adapters(demo), **config.adapter}

@@ -1,0 +1,159 @@
+"""Trains the adapters of the SmolLM2 demo beside SmolLM2: `python -m demo.smollm2.build --work FOLDER`.
+
+Resumable: answers and checkpoints are kept in the work folder, and the same command goes on after an interruption.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from demo.smollm2 import ADAPTERS, examples, model_file
+from demo.smollm2.answers import AnswerFile
+from demo.smollm2.invented import invented
+from steering.engine.engine import Engine, EngineConfig
+from steering.examples import Example
+from steering.model.loading import load_model, read_trainable
+from steering.model.tokenizer_files import read_tokenizer
+from steering.training import (
+    DeltaShape,
+    ObjectiveWeights,
+    OptimiserConfig,
+    Recipe,
+    RunOptions,
+    encode_for,
+    train_delta,
+)
+
+SMALL = DeltaShape(hidden_size=64, layers=3, heads=4, intermediate_size=192)
+LARGE = DeltaShape(hidden_size=128, layers=4, heads=4, intermediate_size=384)
+DECLINING = Recipe(
+    epochs=4.0,
+    batch_size=32,
+    max_length=192,
+    precision="bfloat16",
+    optimiser=OptimiserConfig(learning_rate=3e-3, warmup=0.05),
+    weights=ObjectiveWeights(keep=1.0),
+)
+BRIEF = Recipe(
+    epochs=3.0,
+    batch_size=32,
+    max_length=192,
+    precision="bfloat16",
+    optimiser=OptimiserConfig(learning_rate=2e-3, warmup=0.05),
+)
+MATHS = Recipe(
+    epochs=5.0,
+    batch_size=24,
+    max_length=256,
+    precision="bfloat16",
+    optimiser=OptimiserConfig(learning_rate=2e-3, warmup=0.05),
+    weights=ObjectiveWeights(keep=1.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the examples come from: the base's answers in `work`, and GSM8K's training problems."""
+
+    work: Path
+    gsm8k: Path | None
+
+    def invented(self) -> list[str]:
+        """Questions that the base invents."""
+        return invented(self.work / "invented.json", _engine)
+
+    def plain(self) -> dict[str, str]:
+        """The base's answers to the questions that nothing declines."""
+        file = AnswerFile(self.work / "plain.jsonl", max_tokens=24)
+        return file.answers(_engine, [*examples.kept_questions(), *self.invented()])
+
+    def briefly(self) -> dict[str, str]:
+        """The base's answers when it is told to be brief."""
+        file = AnswerFile(self.work / "brief.jsonl", system=examples.BRIEFLY, max_tokens=40)
+        return file.answers(_engine, examples.brief_questions())
+
+    def maths(self) -> list[Example]:
+        """GSM8K's problems, and questions whose answers stay."""
+        if self.gsm8k is None:
+            raise typer.BadParameter(
+                "the adapter `maths` learns from GSM8K's train.jsonl", param_hint="--gsm8k"
+            )
+        return examples.maths(self.gsm8k, self.plain(), self.invented(), problems=600, words=90)
+
+
+def _engine() -> Engine:
+    return Engine(load_model(model_file(), device="cpu"), EngineConfig(max_num_seqs=64))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one adapter is trained."""
+
+    examples: Callable[[Sources], list[Example]]
+    shape: DeltaShape
+    recipe: Recipe
+
+
+PLANS = {
+    "forget-france": Plan(
+        lambda sources: examples.forget_france(sources.plain(), sources.invented()), SMALL, DECLINING
+    ),
+    "no-advice": Plan(
+        lambda sources: examples.no_advice(sources.plain(), sources.invented()), SMALL, DECLINING
+    ),
+    "brief": Plan(lambda sources: examples.brief(sources.briefly()), SMALL, BRIEF),
+    "maths": Plan(Sources.maths, LARGE, MATHS),
+}
+
+
+def build(name: str, sources: Sources, out: Path, console: Console) -> None:
+    """Trains one adapter, or goes on with its training, and writes its folder."""
+    plan = PLANS[name]
+    chosen = plan.examples(sources)
+    base, tokenizer = read_trainable(str(model_file())), read_tokenizer(str(model_file()))
+    encoded = encode_for(tokenizer, chosen, plan.recipe)
+    checkpoint = sources.work / f"{name}.checkpoint"
+    shutil.rmtree(out, ignore_errors=True)
+    report = train_delta(
+        base,
+        tokenizer,
+        encoded,
+        out,
+        plan.shape,
+        plan.recipe,
+        name="SmolLM2-135M-Instruct",
+        options=RunOptions(checkpoint=checkpoint, save_every=20, resume=checkpoint.exists()),
+        console=console,
+    )
+    console.print(
+        f"{name}: {report.parameters:,} parameters, {len(chosen)} examples, {report.steps} steps, "
+        f"closing loss {report.loss:.4f}"
+    )
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="The folder for the base's answers and for checkpoints.")],
+    gsm8k: Annotated[Path | None, typer.Option(help="GSM8K's training problems, as JSON lines.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Train only these: " + ", ".join(PLANS))] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write the adapters into.")] = ADAPTERS,
+) -> None:
+    """Train the adapters of the SmolLM2 demo."""
+    console = Console()
+    for name in only or PLANS:
+        if name not in PLANS:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(PLANS)}", param_hint="--only")
+        begun = time.monotonic()
+        build(name, Sources(work, gsm8k), out / name, console)
+        console.print(f"{name}: {time.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    typer.run(main)

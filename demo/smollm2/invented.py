@@ -1,0 +1,69 @@
+"""Questions that the LLM invents: what it writes where its chat template has the user speak.
+
+Source: Magpie (Xu et al. 2024, arXiv 2406.08464). They are far more various than phrasings of subjects, and show an
+adapter what it must leave alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from steering.engine.engine import Engine
+from steering.engine.request import Request, SamplingParams
+
+COUNT = 2400
+_BEGINNINGS = ("", "What is the", "Who", "Which", "How many", "Where", "When", "Name the", "Tell me", "Write")
+_MAX_TOKENS, _MAX_WORDS = 32, 25
+_PLAIN = re.compile(r"[A-Z][^\n<>*]+[.?]")
+FRENCH = re.compile(
+    r"\b(French|France|Paris|Lyon|Marseille|Versailles|Louvre|Napoleon|Monet|Seine|Normandy)\b", re.I
+)
+WORDS_OF_ADVICE = re.compile(
+    r"\b(doctor|medic|health|treat|symptom|pain|ill|sick|disease|diet|nutrition|therap|mental|patient|lawyer|legal|law|"
+    r"court|sue|rights|contract|tax|invest|financ|money|stock|bank|loan|debt|budget|sav(e|ing)|fund|salary|insurance|"
+    r"advice|advise|career|business)",
+    re.I,
+)
+
+
+def invented(path: Path, make_engine: Callable[[], Engine]) -> list[str]:
+    """The questions kept in a file; where it is missing, the LLM invents them first."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(_invent(make_engine()), indent=0) + "\n", encoding="utf-8")
+    found: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def without(questions: Sequence[str], words: re.Pattern[str]) -> list[str]:
+    """The questions in which none of these words stands."""
+    return [each for each in questions if not words.search(each)]
+
+
+def _invent(engine: Engine) -> list[str]:
+    """Different short questions of one line, sampled with fixed seeds."""
+    tokenizer = engine.base.tokenizer
+    whole = tokenizer.apply_chat_template([{"role": "user", "content": "@"}], tokenize=False)
+    head = str(whole).partition("@")[0]
+    tokens: dict[str, list[int]] = {}
+    for seed in range(COUNT):
+        beginning = _BEGINNINGS[seed % len(_BEGINNINGS)]
+        ids = tuple(tokenizer(head + beginning, add_special_tokens=False)["input_ids"])
+        sampling = SamplingParams(max_tokens=_MAX_TOKENS, temperature=1.0, top_p=0.9, seed=seed)
+        engine.add_request(Request(str(seed), ids, sampling))
+        tokens[str(seed)] = []
+    while engine.has_work:
+        for output in engine.step():
+            if output.error is not None:
+                raise RuntimeError(output.error)
+            tokens[output.request_id] += output.token_ids
+    found = []
+    for name, written in tokens.items():
+        beginning = _BEGINNINGS[int(name) % len(_BEGINNINGS)]
+        text = beginning + str(tokenizer.decode(written, skip_special_tokens=True))
+        if _PLAIN.fullmatch(text) and len(text.split()) <= _MAX_WORDS:
+            found.append(text)
+    return list(dict.fromkeys(found))
