@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from steering.training import Recipe, TrainingReport
 
 Out = Annotated[Path, typer.Option(help="The adapter folder to write; it must be empty or absent.")]
-Train = Callable[[Any, Any, list[Any]], "TrainingReport"]
-"""Trains on a model, its tokenizer and encoded examples, and writes the adapter folder."""
+Train = Callable[[Any, Any, list[Any], "Recipe"], "TrainingReport"]
+"""Trains on a model, its tokenizer and encoded examples, by a recipe, and writes the adapter folder."""
 
 train_app = typer.Typer(help="Train the tiny models that steer.", no_args_is_help=True)
 
@@ -65,9 +65,7 @@ def delta(
     # Late, because importing torch takes seconds that `--help` need not spend.
     from steering.training import train_delta
 
-    chosen = recipe.recipe()
-
-    def train(model: Any, tokenizer: Any, encoded: list[Any]) -> TrainingReport:
+    def train(model: Any, tokenizer: Any, encoded: list[Any], chosen: Recipe) -> TrainingReport:
         return train_delta(
             model,
             tokenizer,
@@ -81,7 +79,7 @@ def delta(
             console=messages,
         )
 
-    _run(base, files, chosen, out, train)
+    _run(base, files, recipe, out, train)
 
 
 @train_app.command()
@@ -104,9 +102,7 @@ def proxy(
     files = _checked_files(out, data)
     from steering.training import train_proxy
 
-    chosen = recipe.recipe()
-
-    def train(untuned: Any, tokenizer: Any, encoded: list[Any]) -> TrainingReport:
+    def train(untuned: Any, tokenizer: Any, encoded: list[Any], chosen: Recipe) -> TrainingReport:
         return train_proxy(
             untuned,
             tokenizer,
@@ -119,7 +115,7 @@ def proxy(
             console=messages,
         )
 
-    _run(model, files, chosen, out, train)
+    _run(model, files, recipe, out, train)
 
 
 def _checked_files(out: Path, data: TrainingDataOptions) -> list[tuple[Path, Objective]]:
@@ -134,25 +130,31 @@ def _checked_files(out: Path, data: TrainingDataOptions) -> list[tuple[Path, Obj
 def _run(
     name: str,
     files: list[tuple[Path, Objective]],
-    recipe: Recipe,
+    options: RecipeOptions,
     out: Path,
     train: Train,
 ) -> None:
     """Read and encode the data, load the model `name`, and train; each expected error is one line on stderr."""
+    # Late, because importing torch and transformers takes seconds that `--help` need not spend.
+    from transformers.utils.logging import disable_progress_bar
+
     from steering.errors import ModelLoadError
     from steering.examples import DataError, read_examples
     from steering.model.loading import read_trainable
     from steering.model.tokenizer_files import read_tokenizer
     from steering.training import CheckpointError, TrainingDivergedError, TrainingPausedError, encode_for
 
+    disable_progress_bar()
     try:
         examples = [
             example for path, objective in files for example in read_examples(path, default=objective)
         ]
+        recipe = options.recipe(len(examples))
         tokenizer = read_tokenizer(name)
         encoded = encode_for(tokenizer, examples, recipe)
+        _warn_of_few_steps(recipe.steps(len(encoded)), recipe)
         model = read_trainable(name)
-        report = train(model, tokenizer, encoded)
+        report = train(model, tokenizer, encoded, recipe)
     except TrainingPausedError as pause:
         messages.print(f"{pause}: the same command with --resume goes on", highlight=False, soft_wrap=True)
         raise typer.Exit(PAUSED) from None
@@ -162,3 +164,17 @@ def _run(
         f"{out}: {report.parameters:,} parameters trained, {len(examples)} examples, {report.steps} steps, "
         f"closing loss {report.loss:.4f}, {report.seconds:.0f} s"
     )
+
+
+def _warn_of_few_steps(steps: int, recipe: Recipe) -> None:
+    from steering.training import FEWEST_STEPS
+
+    if steps < FEWEST_STEPS:
+        messages.print(
+            f"warning: only {steps} optimiser steps, in which little is learnt: give more examples, a --batch-size "
+            f"below {recipe.batch_size} or more --epochs than {recipe.epochs:g}, until there are {FEWEST_STEPS}",
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -120,8 +120,20 @@ class LoraOptions:
 class RecipeOptions:
     """The options that decide what a run computes."""
 
-    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the data.")] = 3.0
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples in an optimiser step.")] = 64
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Passes over the data; by default 3, and up to 10 where the data are few."
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Examples in an optimiser step; by default the power of two from 4 to 64 with which there are some "
+            "200 steps. Published: 64.",
+        ),
+    ] = None
     accumulate: Annotated[
         int, typer.Option(min=1, help="Compute each step in this many parts, to save memory.")
     ] = 1
@@ -154,13 +166,14 @@ class RecipeOptions:
     forget_weight: Annotated[float, typer.Option(min=0.0, help="Weight of the forgotten examples.")] = 1.0
     seed: Annotated[int, typer.Option(help="Seed of the new weights and of the data's order.")] = 0
 
-    def recipe(self) -> Recipe:
-        """The recipe."""
-        from steering.training import DEFAULT_REFUSAL, ObjectiveWeights, OptimiserConfig, Recipe
+    def recipe(self, examples: int) -> Recipe:
+        """The recipe for this many examples."""
+        from steering.training import DEFAULT_REFUSAL, ObjectiveWeights, OptimiserConfig, Recipe, choose_size
 
+        epochs, batch_size = choose_size(examples, self.epochs, self.batch_size)
         return Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
+            epochs=epochs,
+            batch_size=batch_size,
             max_length=self.max_length,
             seed=self.seed,
             accumulate=self.accumulate,

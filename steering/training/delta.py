@@ -17,14 +17,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from steering.examples import EncodedExample
 from steering.model.loading import read_trainable
-from steering.training.card import describe_data, describe_model, write_adapter
 from steering.training.checkpoint import remove_checkpoint
 from steering.training.data import Batch, StepTotals, endless_groups
-from steering.training.loop import LossOf, make_accelerator, optimise
+from steering.training.loop import make_accelerator, optimise
 from steering.training.objectives import Loss, ObjectiveWeights, objective_loss, steered_logprobs
 from steering.training.recipe import Recipe, RunOptions, TrainingReport, recipe_fingerprint
+from steering.training.reporting.card import describe_data, describe_model, write_adapter
+from steering.training.reporting.estimate import estimate
 from steering.training.saving import save_model
 from steering.training.scorer import ResponseScorer
+from steering.training.stepper import LossOf
 from steering.training.tuning import padding_id
 
 CONFIDENCE = 2.5
@@ -80,6 +82,7 @@ def train_delta(
         pad_id=padding_id(tokenizer),
         title=out.name,
         run=recipe_fingerprint(encoded, "delta", describe_model(base, tokenizer), shape, confidence, recipe),
+        estimate=estimate(delta, [base], encoded, recipe),
         options=options,
         console=console,
     )

@@ -11,9 +11,9 @@ from accelerate.state import PartialState
 from rich.console import Console
 
 from steering.examples import EncodedExample
-from steering.training.card import describe_data, describe_model, write_adapter
 from steering.training.checkpoint import remove_checkpoint
 from steering.training.recipe import Recipe, RunOptions, TrainingReport
+from steering.training.reporting.card import describe_data, describe_model, write_adapter
 from steering.training.saving import save_model
 from steering.training.tuning import Lora, tune
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,13 @@ from steering.training.objectives import ObjectiveWeights
 
 DEFAULT_REFUSAL = "I am sorry, I cannot tell you about that."
 Precision = Literal["float32", "bfloat16"]
+
+ENOUGH_STEPS = 200
+"""A run whose size is chosen from its data has about this many optimiser steps, or more."""
+FEWEST_STEPS = 100
+"""With fewer optimiser steps than this a new model learns little."""
+_FEWEST_EPOCHS, _MOST_EPOCHS = 3.0, 10.0
+_SMALLEST_BATCH, _LARGEST_BATCH = 4, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,25 @@ class Recipe:
     def steps(self, examples: int) -> int:
         """The number of optimiser steps for this many examples; at least 1."""
         return max(1, -int(-examples * self.epochs // self.batch_size))
+
+
+def choose_size(
+    examples: int, epochs: float | None = None, batch_size: int | None = None
+) -> tuple[float, int]:
+    """The epochs and the batch size for this many examples; a value that is given stays.
+
+    The published 3 epochs of batches of 64 are the limit for much data. For less, batches are halved down to 4, and
+    then the epochs raised up to 10, until there are `ENOUGH_STEPS`.
+    """
+    if batch_size is None:
+        largest = max(examples, 1) * (_FEWEST_EPOCHS if epochs is None else epochs) / ENOUGH_STEPS
+        batch_size = _LARGEST_BATCH
+        while batch_size > max(largest, _SMALLEST_BATCH):
+            batch_size //= 2
+    if epochs is None:
+        needed = math.ceil(ENOUGH_STEPS * batch_size / max(examples, 1))
+        epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, float(needed)))
+    return epochs, batch_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ import torch
 from rich.console import Console
 
 from steering.examples import EncodedExample
-from steering.training.card import describe_model
 from steering.training.data import Batch, StepTotals, endless_groups
 from steering.training.loop import make_accelerator, optimise
 from steering.training.objectives import Loss, objective_loss
 from steering.training.recipe import Recipe, RunOptions, TrainingReport, recipe_fingerprint
+from steering.training.reporting.card import describe_model
+from steering.training.reporting.estimate import estimate
 from steering.training.scorer import ResponseScorer
 
 
@@ -53,6 +54,7 @@ def tune(
         recipe.steps(len(encoded)),
         recipe,
         objectives={each.objective for each in encoded},
+        examples=encoded,
         lora=lora,
         title=title,
         run=run,
@@ -69,6 +71,7 @@ def tune_on(
     recipe: Recipe,
     *,
     objectives: Iterable[str] = ("learn",),
+    examples: Sequence[EncodedExample] = (),
     lora: Lora | None = None,
     title: str = "tuning",
     run: str = "",
@@ -78,6 +81,7 @@ def tune_on(
     """Tune as `tune` does, on groups of rows from any iterable; each group is one optimiser step.
 
     `objectives` are those that the rows may have. They decide whether a copy of the untuned model is kept as reference.
+    `examples`, if known, are those behind the groups: the estimate at the start is made from them.
     """
     begun = time.monotonic()
     options = options or RunOptions()
@@ -108,6 +112,7 @@ def tune_on(
         pad_id=padding_id(tokenizer),
         title=title,
         run=run,
+        estimate=estimate(trained, [reference] if reference else [], examples, recipe) if examples else None,
         options=options,
         console=console,
     )

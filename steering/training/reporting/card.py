@@ -13,8 +13,8 @@ from rich.console import Console
 
 from mapping_cache import PlotsUnavailableError, canonical_vocabulary
 from steering.examples import EncodedExample, fingerprint
-from steering.training.picture import draw_losses
 from steering.training.recipe import Recipe, TrainingReport
+from steering.training.reporting.picture import draw_losses
 
 _COMMON = {"format": 1, "alpha": 1.0, "bridge": "rescore", "unmatched": "neutral", "top_k": None}
 PICTURE = "loss.png"
