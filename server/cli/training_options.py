@@ -63,6 +63,15 @@ class TrainingDataOptions:
         typer.Option(help="The same, with examples on which behaviour is to stay as it is."),
     ] = None
     forget: Annotated[list[Path] | None, typer.Option(help="The same, with examples to forget.")] = None
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.9,
+            help="The share of the examples that is not trained on: its loss is measured after each epoch, and the "
+            "weights with the lowest are the result. By default a tenth of 100 examples or more, at most 256; 0: none.",
+        ),
+    ] = None
 
     def files(self) -> list[tuple[Path, Objective]]:
         """Each file with the objective of the lines that name none. Raises `typer.BadParameter` without a file."""

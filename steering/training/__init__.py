@@ -3,6 +3,7 @@
 from steering.training.checkpoint import CheckpointError, remove_checkpoint
 from steering.training.data import Batch, StepTotals, collate, endless_groups, shuffled_groups
 from steering.training.delta import CONFIDENCE, DeltaShape, new_delta, train_delta
+from steering.training.held_out import split_held_out
 from steering.training.loop import TrainingPausedError
 from steering.training.objectives import ObjectiveWeights
 from steering.training.proxy import train_proxy
@@ -44,6 +45,7 @@ __all__ = [
     "remove_checkpoint",
     "save_model",
     "shuffled_groups",
+    "split_held_out",
     "train_delta",
     "train_proxy",
     "tune",

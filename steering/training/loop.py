@@ -18,7 +18,8 @@ from rich.console import Console
 
 from steering.examples import EncodedExample
 from steering.training.checkpoint import Checkpoint
-from steering.training.recipe import OptimiserConfig, Precision, Recipe, RunOptions, StepRecord
+from steering.training.held_out import HeldOut, HeldOutMeter
+from steering.training.recipe import History, OptimiserConfig, Precision, Recipe, RunOptions
 from steering.training.reporting.estimate import Estimate
 from steering.training.reporting.progress import RunProgress
 from steering.training.scorer import ResponseScorer
@@ -68,41 +69,72 @@ def optimise(
     title: str,
     run: str = "",
     estimate: Estimate | None = None,
+    held_out: HeldOut | None = None,
     options: RunOptions | None = None,
     console: Console | None = None,
-) -> tuple[StepRecord, ...]:
+) -> History:
     """Train for `total` steps, one for each group of rows, and return a record of each step.
 
     `run` is the run's fingerprint: only a checkpoint with the same one is resumed. A resumed run needs the same groups
-    again, from the first. `estimate` is shown before the first step. Raises `TrainingDivergedError` at the first loss
-    that is not finite, `TrainingPausedError` when the time is up, and `CheckpointError`.
+    again, from the first. `estimate` is shown before the first step. With `held_out` rows the model ends with the
+    weights that were best on them. Raises `TrainingDivergedError` at the first loss that is not finite,
+    `TrainingPausedError` when the time is up, and `CheckpointError`.
     """
     options = options or RunOptions()
     checkpoint = Checkpoint(options.checkpoint, run) if options.checkpoint else None
-    records = checkpoint.open(resume=options.resume) if checkpoint else []
-    begun = time.monotonic()
-    stepper = Stepper(accelerator, ResponseScorer(model.to(accelerator.device)), loss, recipe, pad_id)
+    before = checkpoint.open(resume=options.resume) if checkpoint else History(())
+    records = list(before.steps)
+    scorer = ResponseScorer(model.to(accelerator.device))
+    clock = _Clock(options)
+    stepper = Stepper(accelerator, scorer, loss, recipe, pad_id)
+    rows = -(-recipe.batch_size // recipe.accumulate)
+    meter = HeldOutMeter(held_out, scorer, accelerator, rows, pad_id) if held_out else None
     if checkpoint and records:
         checkpoint.load(accelerator)
+        if meter:
+            meter.resume(before.held_out, checkpoint.best())
     model.train()
     shown = console if accelerator.is_main_process else None
-    with RunProgress(shown, title, total, len(records), estimate) as progress:
-        for step, rows in zip(
-            range(len(records), total), itertools.islice(groups, len(records), None), strict=False
-        ):
-            records.append(stepper.step(rows, _rate(recipe.optimiser, step, total), f"{title}: step {step}"))
-            progress.step(records[-1].loss, sum(len(row.ids) for row in rows))
+    lowest = meter.lowest if meter else math.inf
+    with RunProgress(shown, title, total, len(records), estimate, lowest=lowest) as progress:
+        if meter and not records:
+            progress.held_out(meter.measure(0))
+        for group in itertools.islice(groups, len(records), total):
+            step = len(records)
+            records.append(stepper.step(group, _rate(recipe.optimiser, step, total), f"{title}: step {step}"))
+            progress.step(records[-1].loss, sum(len(row.ids) for row in group))
+            if meter and meter.is_due(step + 1, total):
+                progress.held_out(meter.measure(step + 1))
             if checkpoint is None or step + 1 == total:
                 continue
-            spent = time.monotonic() - begun
-            over = stepper.any_process(options.max_seconds is not None and spent > options.max_seconds)
-            if over or (options.save_every and (step + 1) % options.save_every == 0):
-                checkpoint.save(accelerator, records)
+            over = stepper.any_process(clock.is_over)
+            if over or clock.is_save_due(step + 1):
+                history = History(tuple(records), tuple(meter.records if meter else ()))
+                checkpoint.save(accelerator, history, meter.best if meter else {})
             if over:
                 raise TrainingPausedError(step + 1, total)
+    if meter:
+        meter.restore_best()
     model.eval()
     accelerator.free_memory()
-    return tuple(records)
+    return History(tuple(records), tuple(meter.records if meter else ()))
+
+
+class _Clock:
+    """When a run saves its state, and when its time is over."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self._begun, self._options = time.monotonic(), options
+
+    @property
+    def is_over(self) -> bool:
+        """True when the run has taken longer than it may."""
+        most = self._options.max_seconds
+        return most is not None and time.monotonic() - self._begun > most
+
+    def is_save_due(self, step: int) -> bool:
+        """True if the state is to be saved after `step` steps."""
+        return bool(self._options.save_every) and step % self._options.save_every == 0
 
 
 def _rate(config: OptimiserConfig, step: int, total: int) -> float:

@@ -106,17 +106,43 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOutRecord:
+    """The loss on the held-out examples when `step` steps were done, and the mean loss of each objective."""
+
+    step: int
+    loss: float
+    terms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a run did: every step, and every measurement of held-out examples, the first before any step."""
+
+    steps: tuple[StepRecord, ...]
+    held_out: tuple[HeldOutRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """The result of a run: the number of trained parameters, every step, and the seconds since its last start."""
+    """The result of a run: the number of trained parameters, every step, and the seconds since its last start.
+
+    With `held_out` measurements the weights are those of `kept`.
+    """
 
     parameters: int
     records: tuple[StepRecord, ...]
     seconds: float
+    held_out: tuple[HeldOutRecord, ...] = ()
 
     @property
     def steps(self) -> int:
         """The number of optimiser steps."""
         return len(self.records)
+
+    @property
+    def kept(self) -> HeldOutRecord | None:
+        """The measurement with the lowest loss after a step; None without held-out examples."""
+        return min((each for each in self.held_out if each.step), key=lambda each: each.loss, default=None)
 
     @property
     def loss(self) -> float:
@@ -141,6 +167,8 @@ def encode_for(tokenizer: Any, examples: Sequence[Example], recipe: Recipe) -> l
 
     Needs no model, so that bad data is found before one is loaded. Raises `DataError` naming file and line.
     """
+    if not examples:
+        return []
     trained = [_as_trained(each, recipe) for each in examples]
     return encode_examples(tokenizer, trained, max_length=recipe.max_length)
 
@@ -153,6 +181,10 @@ def _as_trained(example: Example, recipe: Recipe) -> Example:
     return replace(example, messages=(*example.messages[:-1], ("assistant", recipe.refusal)))
 
 
-def recipe_fingerprint(encoded: Sequence[EncodedExample], *parts: object) -> str:
+def recipe_fingerprint(
+    encoded: Sequence[EncodedExample], held_out: Sequence[EncodedExample], *parts: object
+) -> str:
     """Sixteen hex digits over the data and everything else that decides a run's result."""
+    if held_out:
+        parts = (*parts, fingerprint(held_out))
     return hashlib.sha256(repr((fingerprint(encoded), parts)).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -9,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from steering.training.recipe import HeldOutRecord
 from steering.training.reporting.estimate import Estimate
 
 # Seconds between two lines where there is no terminal.
@@ -22,7 +24,8 @@ class RunProgress:
 
     A line has the mean loss since the line before.
 
-    `title` is the run's name, `done` the steps of earlier starts. `console` None shows nothing. `clock` gives seconds.
+    `title` is the run's name, `done` the steps of earlier starts. `console` None shows nothing. `lowest` is the
+    lowest held-out loss of earlier starts. `clock` gives seconds.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class RunProgress:
         done: int = 0,
         estimate: Estimate | None = None,
         *,
+        lowest: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._title, self._total = console, title, total
@@ -41,6 +45,7 @@ class RunProgress:
         self._clock = clock
         self._tokens = 0
         self._losses: list[float] = []  # since the last line
+        self._lowest = lowest
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._lines = console is not None and not console.is_terminal
         self._bar = Progress(*columns, console=console, disable=console is None or self._lines)
@@ -87,6 +92,18 @@ class RunProgress:
                 f"{self._title}: step {self._done:,} of {self._total:,}, loss {mean:.3f}, {speed}, "
                 f"{duration(self._left(spent))} left"
             )
+
+    def held_out(self, record: HeldOutRecord) -> None:
+        """The held-out examples have been measured."""
+        if not record.step:
+            self.tell(f"{self._title}: held-out loss {record.loss:.3f} before the first step")
+            return
+        lowest = record.loss < self._lowest
+        self._lowest = min(self._lowest, record.loss)
+        self.tell(
+            f"{self._title}: held-out loss {record.loss:.3f} after step {record.step:,}"
+            + (", the lowest so far" if lowest else "")
+        )
 
     def _left(self, spent: float) -> float:
         """Seconds left. Steps differ in length, so tokens are counted where the run's number is known."""

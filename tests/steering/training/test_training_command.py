@@ -140,6 +140,18 @@ def test_proxy_writes_a_pair(data: Path, tmp_path: Path) -> None:
     assert {"expert", "antiexpert"} <= {path.name for path in out.iterdir()}
 
 
+def test_a_share_is_held_out(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["delta", "--base", BASE, "--data", str(data), "--data", str(data), "--out", str(out), *SMALL]
+    result = CliRunner().invoke(train_app, [*arguments, "--held-out", "0.3"])
+    assert result.exit_code == 1 and "held-out: a share of 0.3 of 4 examples" in result.output
+    result = CliRunner().invoke(train_app, [*arguments, "--held-out", "0.5"])
+    assert result.exit_code == 0, result.output
+    card = json.loads((out / "adapter.json").read_text())["card"]
+    assert card["data"]["held_out_examples"] == 2 and sum(card["data"]["examples"].values()) == 2
+    assert f"(the weights after step {card['figures']['kept_step']} are kept)" in result.output
+
+
 def test_no_data_at_all_is_a_usage_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(train_app, ["delta", "--base", BASE, "--out", str(tmp_path / "o")])
     assert result.exit_code == 2 and "--forget" in result.output
