@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from steering.training import Recipe, TrainingReport
 
 Out = Annotated[Path, typer.Option(help="The adapter folder to write; it must be empty or absent.")]
-Train = Callable[[Any, Any, list[Any]], "TrainingReport"]
-"""Trains on a model, its tokenizer and encoded examples, and writes the adapter folder."""
+Train = Callable[[Any, Any, list[Any], list[Any], "Recipe"], "TrainingReport"]
+"""Trains a model, given its tokenizer, encoded examples, held-out ones and a recipe, and writes the adapter folder."""
 
 train_app = typer.Typer(help="Train the tiny models that steer.", no_args_is_help=True)
 
@@ -65,9 +65,9 @@ def delta(
     # Late, because importing torch takes seconds that `--help` need not spend.
     from steering.training import train_delta
 
-    chosen = recipe.recipe()
-
-    def train(model: Any, tokenizer: Any, encoded: list[Any]) -> TrainingReport:
+    def train(
+        model: Any, tokenizer: Any, encoded: list[Any], held: list[Any], chosen: Recipe
+    ) -> TrainingReport:
         return train_delta(
             model,
             tokenizer,
@@ -76,12 +76,13 @@ def delta(
             delta_shape,
             chosen,
             confidence=confidence,
+            held_out=held,
             name=base,
             options=job.run_options(out),
             console=messages,
         )
 
-    _run(base, files, chosen, out, train)
+    _run(base, files, data.held_out, recipe, out, train)
 
 
 @train_app.command()
@@ -104,9 +105,9 @@ def proxy(
     files = _checked_files(out, data)
     from steering.training import train_proxy
 
-    chosen = recipe.recipe()
-
-    def train(untuned: Any, tokenizer: Any, encoded: list[Any]) -> TrainingReport:
+    def train(
+        untuned: Any, tokenizer: Any, encoded: list[Any], held: list[Any], chosen: Recipe
+    ) -> TrainingReport:
         return train_proxy(
             untuned,
             tokenizer,
@@ -114,12 +115,13 @@ def proxy(
             out,
             chosen,
             lora=lora.lora(),
+            held_out=held,
             name=model,
             options=job.run_options(out),
             console=messages,
         )
 
-    _run(model, files, chosen, out, train)
+    _run(model, files, data.held_out, recipe, out, train)
 
 
 def _checked_files(out: Path, data: TrainingDataOptions) -> list[tuple[Path, Objective]]:
@@ -134,31 +136,70 @@ def _checked_files(out: Path, data: TrainingDataOptions) -> list[tuple[Path, Obj
 def _run(
     name: str,
     files: list[tuple[Path, Objective]],
-    recipe: Recipe,
+    held_out: float | None,
+    options: RecipeOptions,
     out: Path,
     train: Train,
 ) -> None:
     """Read and encode the data, load the model `name`, and train; each expected error is one line on stderr."""
+    # Late, because importing torch and transformers takes seconds that `--help` need not spend.
+    from transformers.utils.logging import disable_progress_bar
+
     from steering.errors import ModelLoadError
     from steering.examples import DataError, read_examples
     from steering.model.loading import read_trainable
     from steering.model.tokenizer_files import read_tokenizer
-    from steering.training import CheckpointError, TrainingDivergedError, TrainingPausedError, encode_for
+    from steering.training import (
+        CheckpointError,
+        TrainingDivergedError,
+        TrainingPausedError,
+        encode_for,
+        split_held_out,
+    )
 
+    disable_progress_bar()
     try:
         examples = [
             example for path, objective in files for example in read_examples(path, default=objective)
         ]
+        trained, held = split_held_out(examples, held_out, options.seed)
+        recipe = options.recipe(len(trained))
         tokenizer = read_tokenizer(name)
-        encoded = encode_for(tokenizer, examples, recipe)
+        encoded, held_encoded = (encode_for(tokenizer, part, recipe) for part in (trained, held))
+        _warn_of_few_steps(recipe.steps(len(encoded)), recipe)
         model = read_trainable(name)
-        report = train(model, tokenizer, encoded)
+        report = train(model, tokenizer, encoded, held_encoded, recipe)
     except TrainingPausedError as pause:
         messages.print(f"{pause}: the same command with --resume goes on", highlight=False, soft_wrap=True)
         raise typer.Exit(PAUSED) from None
     except (DataError, ModelLoadError, TrainingDivergedError, CheckpointError, ValueError, OSError) as error:
         fail(str(error), error)
-    Console().print(
-        f"{out}: {report.parameters:,} parameters trained, {len(examples)} examples, {report.steps} steps, "
+    _tell_result(out, report, len(trained))
+
+
+def _warn_of_few_steps(steps: int, recipe: Recipe) -> None:
+    from steering.training import FEWEST_STEPS
+
+    if steps < FEWEST_STEPS:
+        _warn(
+            f"only {steps} optimiser steps, in which little is learnt: give more examples, a --batch-size "
+            f"below {recipe.batch_size} or more --epochs than {recipe.epochs:g}, until there are {FEWEST_STEPS}"
+        )
+
+
+def _tell_result(out: Path, report: TrainingReport, examples: int) -> None:
+    """Print a line on the result, and a warning if training did not help on held-out examples."""
+    line = (
+        f"{out}: {report.parameters:,} parameters trained, {examples} examples, {report.steps} steps, "
         f"closing loss {report.loss:.4f}, {report.seconds:.0f} s"
     )
+    if report.kept:
+        line += f"; held-out loss {report.held_out[0].loss:.4f} before, {report.kept.loss:.4f} now"
+        line += f" (the weights after step {report.kept.step} are kept)"
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    if report.kept and not report.kept.loss < report.held_out[0].loss:
+        _warn("training has not lowered the loss on held-out examples")
+
+
+def _warn(text: str) -> None:
+    messages.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -63,6 +63,15 @@ class TrainingDataOptions:
         typer.Option(help="The same, with examples on which behaviour is to stay as it is."),
     ] = None
     forget: Annotated[list[Path] | None, typer.Option(help="The same, with examples to forget.")] = None
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.9,
+            help="The share of the examples that is not trained on: its loss is measured after each epoch, and the "
+            "weights with the lowest are the result. By default a tenth of 100 examples or more, at most 256; 0: none.",
+        ),
+    ] = None
 
     def files(self) -> list[tuple[Path, Objective]]:
         """Each file with the objective of the lines that name none. Raises `typer.BadParameter` without a file."""
@@ -120,8 +129,20 @@ class LoraOptions:
 class RecipeOptions:
     """The options that decide what a run computes."""
 
-    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the data.")] = 3.0
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples in an optimiser step.")] = 64
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Passes over the data; by default 3, and up to 10 where the data are few."
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Examples in an optimiser step; by default the power of two from 4 to 64 with which there are some "
+            "200 steps. Published: 64.",
+        ),
+    ] = None
     accumulate: Annotated[
         int, typer.Option(min=1, help="Compute each step in this many parts, to save memory.")
     ] = 1
@@ -154,13 +175,14 @@ class RecipeOptions:
     forget_weight: Annotated[float, typer.Option(min=0.0, help="Weight of the forgotten examples.")] = 1.0
     seed: Annotated[int, typer.Option(help="Seed of the new weights and of the data's order.")] = 0
 
-    def recipe(self) -> Recipe:
-        """The recipe."""
-        from steering.training import DEFAULT_REFUSAL, ObjectiveWeights, OptimiserConfig, Recipe
+    def recipe(self, examples: int) -> Recipe:
+        """The recipe for this many examples."""
+        from steering.training import DEFAULT_REFUSAL, ObjectiveWeights, OptimiserConfig, Recipe, choose_size
 
+        epochs, batch_size = choose_size(examples, self.epochs, self.batch_size)
         return Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
+            epochs=epochs,
+            batch_size=batch_size,
             max_length=self.max_length,
             seed=self.seed,
             accumulate=self.accumulate,

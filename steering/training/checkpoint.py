@@ -11,10 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steering.training.recipe import RunOptions, StepRecord
+import torch
+from safetensors.torch import load_file, save_file
+
+from steering.training.recipe import HeldOutRecord, History, RunOptions, StepRecord
 
 _PROGRESS = "progress.json"
 _STATE = "state"
+_BEST = "best.safetensors"
 
 
 class CheckpointError(RuntimeError):
@@ -31,8 +35,8 @@ class Checkpoint:
         self.folder = folder
         self._run = run
 
-    def open(self, *, resume: bool) -> list[StepRecord]:
-        """The records of the steps done so far: none for a new run.
+    def open(self, *, resume: bool) -> History:
+        """What the run has done so far: nothing for a new run.
 
         Raises `CheckpointError` if a new run finds a checkpoint, or a resumed run finds none of its own.
         """
@@ -42,23 +46,32 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self.folder} holds an earlier run: go on with it by resuming, or remove it"
                 )
-            return []
+            return History(())
         if not self.folder.exists():
             raise CheckpointError(f"{self.folder}: there is nothing to resume")
         try:
             progress = json.loads((self.folder / _PROGRESS).read_text(encoding="utf-8"))
-            run, records = progress["run"], [StepRecord(**each) for each in progress["records"]]
+            run = progress["run"]
+            history = History(
+                tuple(StepRecord(**each) for each in progress["records"]),
+                tuple(HeldOutRecord(**each) for each in progress.get("held_out", ())),
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.folder}: not a checkpoint: {error}") from error
         if run != self._run:
             raise CheckpointError(f"{self.folder} is of a run with other data or another recipe")
-        return records
+        return history
+
+    def best(self) -> dict[str, torch.Tensor]:
+        """The weights that were best on held-out examples; empty before the first measurement."""
+        file = self.folder / _BEST
+        return load_file(file) if file.exists() else {}
 
     def load(self, accelerator: Any) -> None:
         """Restore the weights, the optimiser and the random generators."""
         accelerator.load_state(str(self.folder / _STATE))
 
-    def save(self, accelerator: Any, records: list[StepRecord]) -> None:
+    def save(self, accelerator: Any, history: History, best: dict[str, torch.Tensor]) -> None:
         """Replace the checkpoint. A run that dies during this leaves the old one intact."""
         fresh = _beside(self.folder, "new")
         if accelerator.is_main_process:
@@ -68,7 +81,13 @@ class Checkpoint:
             accelerator.save_state(str(fresh / _STATE))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            progress = {"run": self._run, "records": [asdict(record) for record in records]}
+            progress = {
+                "run": self._run,
+                "records": [asdict(record) for record in history.steps],
+                "held_out": [asdict(record) for record in history.held_out],
+            }
+            if best:
+                save_file(best, fresh / _BEST)
             (fresh / _PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
             old = _beside(self.folder, "old")
             shutil.rmtree(old, ignore_errors=True)

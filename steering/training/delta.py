@@ -17,14 +17,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from steering.examples import EncodedExample
 from steering.model.loading import read_trainable
-from steering.training.card import describe_data, describe_model, write_adapter
 from steering.training.checkpoint import remove_checkpoint
 from steering.training.data import Batch, StepTotals, endless_groups
-from steering.training.loop import LossOf, make_accelerator, optimise
+from steering.training.held_out import held_out_of
+from steering.training.loop import make_accelerator, optimise
 from steering.training.objectives import Loss, ObjectiveWeights, objective_loss, steered_logprobs
 from steering.training.recipe import Recipe, RunOptions, TrainingReport, recipe_fingerprint
+from steering.training.reporting.card import describe_data, describe_model, write_adapter
+from steering.training.reporting.estimate import estimate
 from steering.training.saving import save_model
 from steering.training.scorer import ResponseScorer
+from steering.training.stepper import LossOf
 from steering.training.tuning import padding_id
 
 CONFIDENCE = 2.5
@@ -51,6 +54,7 @@ def train_delta(
     recipe: Recipe,
     *,
     confidence: float = CONFIDENCE,
+    held_out: Sequence[EncodedExample] = (),
     name: str = "",
     options: RunOptions | None = None,
     console: Console | None = None,
@@ -59,6 +63,7 @@ def train_delta(
 
     At each position the base's logits are multiplied by a factor drawn between 1 / `confidence` and `confidence`,
     because other bases are more or less confident than this one; 1 is Cross-model Control as published.
+    With `held_out` examples the weights that are best on them are kept; they are measured without such factors.
     `name` is the base's name in the card; `encoded` comes from `encode_for`. Raises ValueError if the starting model
     has another vocabulary or `confidence` is below 1, and the errors of `optimise`.
     """
@@ -70,7 +75,8 @@ def train_delta(
     torch.manual_seed(recipe.seed)
     delta = new_delta(base, tokenizer, shape, recipe.max_length)
     frozen = ResponseScorer(base.to(accelerator.device).eval().requires_grad_(False))
-    records = optimise(
+    size = describe_model(base, tokenizer)
+    history = optimise(
         delta,
         endless_groups(encoded, recipe.batch_size, recipe.seed),
         recipe.steps(len(encoded)),
@@ -79,11 +85,13 @@ def train_delta(
         accelerator=accelerator,
         pad_id=padding_id(tokenizer),
         title=out.name,
-        run=recipe_fingerprint(encoded, "delta", describe_model(base, tokenizer), shape, confidence, recipe),
+        run=recipe_fingerprint(encoded, held_out, "delta", size, shape, confidence, recipe),
+        estimate=estimate(delta, [base], encoded, recipe),
+        held_out=held_out_of(held_out, _loss_beside(frozen, 1.0, recipe.weights), encoded, recipe),
         options=options,
         console=console,
     )
-    report = TrainingReport(delta.num_parameters(), records, time.monotonic() - begun)
+    report = TrainingReport(delta.num_parameters(), history.steps, time.monotonic() - begun, history.held_out)
     if accelerator.is_main_process:
         save_model(delta.cpu(), tokenizer, out)
         settings = {"kind": "delta", "model": ".", "normalisation": "base"}
@@ -91,7 +99,7 @@ def train_delta(
             "template": describe_model(base, tokenizer, name),
             "delta": describe_model(delta, tokenizer, str(shape.init or "")),
             "confidence": confidence,
-            "data": describe_data(encoded),
+            "data": describe_data(encoded, held_out),
         }
         write_adapter(out, settings, card, recipe, report, console=console)
         remove_checkpoint(options)

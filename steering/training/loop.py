@@ -1,4 +1,4 @@
-"""The training loop that every run shares: AdamW, warm-up, cosine decay, gradient clipping and a progress bar.
+"""The training loop that every run shares: AdamW, warm-up, cosine decay, gradient clipping and progress.
 
 It runs on `accelerate`: on a CPU, on a GPU, or on one GPU for each process that `accelerate launch` starts.
 """
@@ -8,31 +8,24 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from steering.examples import EncodedExample
 from steering.training.checkpoint import Checkpoint
-from steering.training.data import Batch, StepTotals, collate
-from steering.training.objectives import Loss
-from steering.training.recipe import OptimiserConfig, Precision, Recipe, RunOptions, StepRecord
+from steering.training.held_out import HeldOut, HeldOutMeter
+from steering.training.recipe import History, OptimiserConfig, Precision, Recipe, RunOptions
+from steering.training.reporting.estimate import Estimate
+from steering.training.reporting.progress import RunProgress
 from steering.training.scorer import ResponseScorer
-
-LossOf = Callable[[ResponseScorer, Batch, StepTotals], Loss]
-"""The loss of a batch, given the model as a scorer and the counts of the batch's whole step."""
+from steering.training.stepper import LossOf, Stepper
 
 _MIXED = {"float32": "no", "bfloat16": "bf16"}
-
-
-class TrainingDivergedError(RuntimeError):
-    """The loss is NaN or infinite; a lower learning rate or a lower weight of forgetting may help."""
 
 
 class TrainingPausedError(RuntimeError):
@@ -75,111 +68,74 @@ def optimise(
     pad_id: int,
     title: str,
     run: str = "",
+    estimate: Estimate | None = None,
+    held_out: HeldOut | None = None,
     options: RunOptions | None = None,
     console: Console | None = None,
-) -> tuple[StepRecord, ...]:
+) -> History:
     """Train for `total` steps, one for each group of rows, and return a record of each step.
 
     `run` is the run's fingerprint: only a checkpoint with the same one is resumed. A resumed run needs the same groups
-    again, from the first. Raises `TrainingDivergedError` at the first loss that is not finite, `TrainingPausedError`
-    when the time is up, and `CheckpointError`.
+    again, from the first. `estimate` is shown before the first step. With `held_out` rows the model ends with the
+    weights that were best on them. Raises `TrainingDivergedError` at the first loss that is not finite,
+    `TrainingPausedError` when the time is up, and `CheckpointError`.
     """
     options = options or RunOptions()
     checkpoint = Checkpoint(options.checkpoint, run) if options.checkpoint else None
-    records = checkpoint.open(resume=options.resume) if checkpoint else []
-    begun = time.monotonic()
+    before = checkpoint.open(resume=options.resume) if checkpoint else History(())
+    records = list(before.steps)
     scorer = ResponseScorer(model.to(accelerator.device))
-    stepper = _Stepper(accelerator, scorer, loss, recipe, pad_id)
+    clock = _Clock(options)
+    stepper = Stepper(accelerator, scorer, loss, recipe, pad_id)
+    rows = -(-recipe.batch_size // recipe.accumulate)
+    meter = HeldOutMeter(held_out, scorer, accelerator, rows, pad_id) if held_out else None
     if checkpoint and records:
         checkpoint.load(accelerator)
+        if meter:
+            meter.resume(before.held_out, checkpoint.best())
     model.train()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = console if accelerator.is_main_process else None
-    with Progress(*columns, console=shown, disable=shown is None) as progress:
-        bar = progress.add_task(title, total=total, completed=len(records))
-        for step, rows in zip(
-            range(len(records), total), itertools.islice(groups, len(records), None), strict=False
-        ):
-            records.append(stepper.step(rows, _rate(recipe.optimiser, step, total), f"{title}: step {step}"))
-            progress.update(bar, advance=1, description=f"{title}  loss {records[-1].loss:.3f}")
+    lowest = meter.lowest if meter else math.inf
+    with RunProgress(shown, title, total, len(records), estimate, lowest=lowest) as progress:
+        if meter and not records:
+            progress.held_out(meter.measure(0))
+        for group in itertools.islice(groups, len(records), total):
+            step = len(records)
+            records.append(stepper.step(group, _rate(recipe.optimiser, step, total), f"{title}: step {step}"))
+            progress.step(records[-1].loss, sum(len(row.ids) for row in group))
+            if meter and meter.is_due(step + 1, total):
+                progress.held_out(meter.measure(step + 1))
             if checkpoint is None or step + 1 == total:
                 continue
-            spent = time.monotonic() - begun
-            over = stepper.any_process(options.max_seconds is not None and spent > options.max_seconds)
-            if over or (options.save_every and (step + 1) % options.save_every == 0):
-                checkpoint.save(accelerator, records)
+            over = stepper.any_process(clock.is_over)
+            if over or clock.is_save_due(step + 1):
+                history = History(tuple(records), tuple(meter.records if meter else ()))
+                checkpoint.save(accelerator, history, meter.best if meter else {})
             if over:
                 raise TrainingPausedError(step + 1, total)
+    if meter:
+        meter.restore_best()
     model.eval()
     accelerator.free_memory()
-    return tuple(records)
+    return History(tuple(records), tuple(meter.records if meter else ()))
+
+
+class _Clock:
+    """When a run saves its state, and when its time is over."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self._begun, self._options = time.monotonic(), options
+
+    @property
+    def is_over(self) -> bool:
+        """True when the run has taken longer than it may."""
+        most = self._options.max_seconds
+        return most is not None and time.monotonic() - self._begun > most
+
+    def is_save_due(self, step: int) -> bool:
+        """True if the state is to be saved after `step` steps."""
+        return bool(self._options.save_every) and step % self._options.save_every == 0
 
 
 def _rate(config: OptimiserConfig, step: int, total: int) -> float:
     return config.learning_rate * learning_rate_factor(step, total, config.warmup)
-
-
-class _Stepper:
-    """Takes optimiser steps, each over a group of rows that is split over processes and into parts."""
-
-    def __init__(
-        self, accelerator: Any, scorer: ResponseScorer, loss: LossOf, recipe: Recipe, pad_id: int
-    ) -> None:
-        config = recipe.optimiser
-        optimiser = torch.optim.AdamW(
-            _groups(scorer, config.weight_decay), lr=config.learning_rate, betas=config.betas, fused=True
-        )
-        self._accelerator = accelerator
-        self._scorer, self._optimiser = accelerator.prepare(scorer, optimiser)
-        self._loss, self._clip, self._pad_id = loss, config.clip, pad_id
-        self._parts, self._weights = recipe.accumulate, recipe.weights
-
-    def step(self, rows: Sequence[EncodedExample], rate: float, where: str) -> StepRecord:
-        """Take one step at the learning rate `rate`. Raises `TrainingDivergedError` before the weights change."""
-        accelerator = self._accelerator
-        totals = StepTotals.of(rows)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        self._optimiser.zero_grad(set_to_none=True)
-        names = sorted(name for name in totals.rows if self._weights.of(name))
-        sums = torch.zeros(1 + len(names), dtype=torch.float64)
-        mine = range(accelerator.process_index * self._parts, (accelerator.process_index + 1) * self._parts)
-        for part in mine:
-            share = rows[part :: self._parts * accelerator.num_processes]
-            if not share and accelerator.num_processes == 1:
-                continue
-            # Every process must take part in the gradients' reduction; one without rows computes a row of weight 0.
-            batch = collate(share or rows[:1], self._pad_id).to(accelerator.device)
-            with nullcontext() if part == mine[-1] else accelerator.no_sync(self._scorer):
-                with accelerator.autocast():
-                    value = self._loss(self._scorer, batch, totals)
-                # The mean over processes would divide again: each part is already divided by the whole step's counts.
-                accelerator.backward(value.total * (accelerator.num_processes if share else 0))
-            if share:
-                sums[0] += float(value.total.detach())
-                for place, name in enumerate(names, start=1):
-                    sums[place] += value.terms.get(name, 0.0)
-        if accelerator.num_processes > 1:
-            sums = accelerator.reduce(sums.to(accelerator.device), "sum")
-        loss, *means = sums.tolist()
-        if not math.isfinite(loss):
-            raise TrainingDivergedError(f"{where}: the loss is {loss}")
-        accelerator.clip_grad_norm_(self._scorer.parameters(), self._clip)
-        self._optimiser.step()
-        return StepRecord(loss, rate, dict(zip(names, means, strict=True)))
-
-    def any_process(self, flag: bool) -> bool:
-        """True in every process if `flag` is true in any."""
-        if self._accelerator.num_processes == 1:
-            return flag
-        value = torch.tensor([float(flag)], device=self._accelerator.device)
-        return bool(self._accelerator.reduce(value, "sum").item() > 0)
-
-
-def _groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """The parameters in two groups: matrices, which decay, and biases and norms, which do not."""
-    parameters = [each for each in model.parameters() if each.requires_grad]
-    return [
-        {"params": [each for each in parameters if each.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [each for each in parameters if each.ndim < 2], "weight_decay": 0.0},
-    ]

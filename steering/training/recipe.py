@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,13 @@ from steering.training.objectives import ObjectiveWeights
 
 DEFAULT_REFUSAL = "I am sorry, I cannot tell you about that."
 Precision = Literal["float32", "bfloat16"]
+
+ENOUGH_STEPS = 200
+"""A run whose size is chosen from its data has about this many optimiser steps, or more."""
+FEWEST_STEPS = 100
+"""With fewer optimiser steps than this a new model learns little."""
+_FEWEST_EPOCHS, _MOST_EPOCHS = 3.0, 10.0
+_SMALLEST_BATCH, _LARGEST_BATCH = 4, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,25 @@ class Recipe:
         return max(1, -int(-examples * self.epochs // self.batch_size))
 
 
+def choose_size(
+    examples: int, epochs: float | None = None, batch_size: int | None = None
+) -> tuple[float, int]:
+    """The epochs and the batch size for this many examples; a value that is given stays.
+
+    The published 3 epochs of batches of 64 are the limit for much data. For less, batches are halved down to 4, and
+    then the epochs raised up to 10, until there are `ENOUGH_STEPS`.
+    """
+    if batch_size is None:
+        largest = max(examples, 1) * (_FEWEST_EPOCHS if epochs is None else epochs) / ENOUGH_STEPS
+        batch_size = _LARGEST_BATCH
+        while batch_size > max(largest, _SMALLEST_BATCH):
+            batch_size //= 2
+    if epochs is None:
+        needed = math.ceil(ENOUGH_STEPS * batch_size / max(examples, 1))
+        epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, float(needed)))
+    return epochs, batch_size
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """Where and how long a run works; nothing here changes the result.
@@ -79,17 +106,43 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOutRecord:
+    """The loss on the held-out examples when `step` steps were done, and the mean loss of each objective."""
+
+    step: int
+    loss: float
+    terms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a run did: every step, and every measurement of held-out examples, the first before any step."""
+
+    steps: tuple[StepRecord, ...]
+    held_out: tuple[HeldOutRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """The result of a run: the number of trained parameters, every step, and the seconds since its last start."""
+    """The result of a run: the number of trained parameters, every step, and the seconds since its last start.
+
+    With `held_out` measurements the weights are those of `kept`.
+    """
 
     parameters: int
     records: tuple[StepRecord, ...]
     seconds: float
+    held_out: tuple[HeldOutRecord, ...] = ()
 
     @property
     def steps(self) -> int:
         """The number of optimiser steps."""
         return len(self.records)
+
+    @property
+    def kept(self) -> HeldOutRecord | None:
+        """The measurement with the lowest loss after a step; None without held-out examples."""
+        return min((each for each in self.held_out if each.step), key=lambda each: each.loss, default=None)
 
     @property
     def loss(self) -> float:
@@ -114,6 +167,8 @@ def encode_for(tokenizer: Any, examples: Sequence[Example], recipe: Recipe) -> l
 
     Needs no model, so that bad data is found before one is loaded. Raises `DataError` naming file and line.
     """
+    if not examples:
+        return []
     trained = [_as_trained(each, recipe) for each in examples]
     return encode_examples(tokenizer, trained, max_length=recipe.max_length)
 
@@ -126,6 +181,10 @@ def _as_trained(example: Example, recipe: Recipe) -> Example:
     return replace(example, messages=(*example.messages[:-1], ("assistant", recipe.refusal)))
 
 
-def recipe_fingerprint(encoded: Sequence[EncodedExample], *parts: object) -> str:
+def recipe_fingerprint(
+    encoded: Sequence[EncodedExample], held_out: Sequence[EncodedExample], *parts: object
+) -> str:
     """Sixteen hex digits over the data and everything else that decides a run's result."""
+    if held_out:
+        parts = (*parts, fingerprint(held_out))
     return hashlib.sha256(repr((fingerprint(encoded), parts)).encode()).hexdigest()[:16]

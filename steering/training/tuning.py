@@ -13,11 +13,13 @@ import torch
 from rich.console import Console
 
 from steering.examples import EncodedExample
-from steering.training.card import describe_model
 from steering.training.data import Batch, StepTotals, endless_groups
+from steering.training.held_out import held_out_of
 from steering.training.loop import make_accelerator, optimise
 from steering.training.objectives import Loss, objective_loss
 from steering.training.recipe import Recipe, RunOptions, TrainingReport, recipe_fingerprint
+from steering.training.reporting.card import describe_model
+from steering.training.reporting.estimate import estimate
 from steering.training.scorer import ResponseScorer
 
 
@@ -37,22 +39,26 @@ def tune(
     recipe: Recipe,
     *,
     lora: Lora | None = None,
+    held_out: Sequence[EncodedExample] = (),
     title: str = "tuning",
     options: RunOptions | None = None,
     console: Console | None = None,
 ) -> tuple[Any, TrainingReport]:
     """Tune `model` in place; returns the tuned model, on the CPU, and a report.
 
-    The untuned model is the reference of the losses that need one. Raises the errors of `optimise`.
+    The untuned model is the reference of the losses that need one. With `held_out` examples the weights that are best
+    on them are kept. Raises the errors of `optimise`.
     """
-    run = recipe_fingerprint(encoded, "tune", describe_model(model, tokenizer), lora, recipe)
+    run = recipe_fingerprint(encoded, held_out, "tune", describe_model(model, tokenizer), lora, recipe)
     return tune_on(
         model,
         tokenizer,
         endless_groups(encoded, recipe.batch_size, recipe.seed),
         recipe.steps(len(encoded)),
         recipe,
-        objectives={each.objective for each in encoded},
+        objectives={each.objective for each in (*encoded, *held_out)},
+        examples=encoded,
+        held_out=held_out,
         lora=lora,
         title=title,
         run=run,
@@ -69,6 +75,8 @@ def tune_on(
     recipe: Recipe,
     *,
     objectives: Iterable[str] = ("learn",),
+    examples: Sequence[EncodedExample] = (),
+    held_out: Sequence[EncodedExample] = (),
     lora: Lora | None = None,
     title: str = "tuning",
     run: str = "",
@@ -78,6 +86,8 @@ def tune_on(
     """Tune as `tune` does, on groups of rows from any iterable; each group is one optimiser step.
 
     `objectives` are those that the rows may have. They decide whether a copy of the untuned model is kept as reference.
+    `examples`, if known, are those behind the groups: the estimate at the start and the length of an epoch, after which
+    `held_out` examples are measured, follow from them.
     """
     begun = time.monotonic()
     options = options or RunOptions()
@@ -98,7 +108,7 @@ def tune_on(
         now = torch.log_softmax(scorer(batch.ids, batch.attention, batch.response).float(), -1)
         return objective_loss(now, before, batch, recipe.weights, totals)
 
-    records = optimise(
+    history = optimise(
         trained,
         groups,
         steps,
@@ -108,12 +118,14 @@ def tune_on(
         pad_id=padding_id(tokenizer),
         title=title,
         run=run,
+        estimate=estimate(trained, [reference] if reference else [], examples, recipe) if examples else None,
+        held_out=held_out_of(held_out, loss, examples, recipe),
         options=options,
         console=console,
     )
     count = sum(weight.numel() for weight in trained.parameters() if weight.requires_grad)
     whole = trained.merge_and_unload() if lora else trained
-    return whole.cpu(), TrainingReport(count, records, time.monotonic() - begun)
+    return whole.cpu(), TrainingReport(count, history.steps, time.monotonic() - begun, history.held_out)
 
 
 def padding_id(tokenizer: Any) -> int:

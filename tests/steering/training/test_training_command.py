@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import demo
-from server.cli.train import train_app
+from server.cli.train import _warn_of_few_steps, train_app
 from server.cli.training_options import (
     ForgetLossName,
     JobOptions,
@@ -40,10 +40,18 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_options_left_out_are_the_recipes_defaults() -> None:
-    assert RecipeOptions().recipe() == Recipe()
+    # For much data: what is chosen for less is a test of its own.
+    assert RecipeOptions().recipe(100_000) == Recipe()
     assert ShapeOptions().shape() == DeltaShape()
     assert LoraOptions().lora() is None
     assert JobOptions().run_options(Path("out")) == RunOptions(checkpoint=Path("out.checkpoint"))
+
+
+def test_a_run_of_few_steps_is_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
+    _warn_of_few_steps(100, Recipe())
+    assert capsys.readouterr().err == ""
+    _warn_of_few_steps(99, Recipe())
+    assert "only 99 optimiser steps" in capsys.readouterr().err
 
 
 def test_options_offer_every_choice_of_the_recipe() -> None:
@@ -58,6 +66,7 @@ def test_writes_an_adapter_folder(data: Path, tmp_path: Path) -> None:
         train_app, ["delta", "--base", BASE, "--data", str(data), "--out", str(out), *SMALL]
     )
     assert result.exit_code == 0, result.output
+    assert "warning: only 1 optimiser steps" in result.output
     written = json.loads((out / "adapter.json").read_text())
     assert (written["kind"], written["card"]["confidence"]) == ("delta", CONFIDENCE)
     assert (out / "model.safetensors").exists()
@@ -129,6 +138,18 @@ def test_proxy_writes_a_pair(data: Path, tmp_path: Path) -> None:
     assert card["kind"] == "proxy" and card["card"]["lora"]["rank"] == 2
     assert card["card"]["template"]["name"] == "base-a"
     assert {"expert", "antiexpert"} <= {path.name for path in out.iterdir()}
+
+
+def test_a_share_is_held_out(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["delta", "--base", BASE, "--data", str(data), "--data", str(data), "--out", str(out), *SMALL]
+    result = CliRunner().invoke(train_app, [*arguments, "--held-out", "0.3"])
+    assert result.exit_code == 1 and "held-out: a share of 0.3 of 4 examples" in result.output
+    result = CliRunner().invoke(train_app, [*arguments, "--held-out", "0.5"])
+    assert result.exit_code == 0, result.output
+    card = json.loads((out / "adapter.json").read_text())["card"]
+    assert card["data"]["held_out_examples"] == 2 and sum(card["data"]["examples"].values()) == 2
+    assert f"(the weights after step {card['figures']['kept_step']} are kept)" in result.output
 
 
 def test_no_data_at_all_is_a_usage_error(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from steering.training import (
     collate,
     tune,
 )
-from steering.training.loop import _Stepper, learning_rate_factor, make_accelerator, optimise
+from steering.training.loop import learning_rate_factor, make_accelerator, optimise
 from steering.training.objectives import Loss, objective_loss
 from steering.training.scorer import ResponseScorer
+from steering.training.stepper import Stepper
 from tests.models import ARCHITECTURES, tiny_model, tokenizer_byte_level
 
 TOKENIZER = tokenizer_byte_level()
@@ -167,7 +168,7 @@ def test_two_processes_take_the_same_step_as_one(rows: int, parts: int) -> None:
 
     def step(accelerator: Any) -> tuple[list[torch.Tensor], float]:
         scorer = ResponseScorer(small_model())
-        record = _Stepper(accelerator, scorer, loss, recipe, pad_id=0).step(ROWS[:rows], 0.0, "t")
+        record = Stepper(accelerator, scorer, loss, recipe, pad_id=0).step(ROWS[:rows], 0.0, "t")
         return [weight.grad for weight in scorer.parameters() if weight.grad is not None], record.loss
 
     alone, whole = step(make_accelerator("cpu", "float32"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mapping_cache import PlotsUnavailableError
-from steering.training.recipe import StepRecord
+from steering.training.recipe import TrainingReport
 
 _INK, _PALE = "#2b2f36", "#c9ced6"
 _COLOURS = {"learn": "#1f6f8b", "keep": "#3d8b5f", "forget": "#b5533c"}
@@ -14,8 +14,10 @@ _INCHES = (8.0, 4.2)
 _DPI = 120
 
 
-def draw_losses(records: Sequence[StepRecord], path: Path, *, title: str) -> None:
+def draw_losses(report: TrainingReport, path: Path, *, title: str) -> None:
     """Draw each step's loss, the objectives' smoothed means and the learning rate into a PNG file.
+
+    The loss on held-out examples is drawn over them, with a ring around the step whose weights are kept.
 
     Raises `PlotsUnavailableError` if matplotlib is missing.
     """
@@ -28,6 +30,7 @@ def draw_losses(records: Sequence[StepRecord], path: Path, *, title: str) -> Non
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.set_title(title, loc="left", color=_INK, parse_math=False)
+    records = report.records
     steps = range(1, len(records) + 1)
     axes.plot(steps, [record.loss for record in records], color=_PALE, linewidth=1, label="loss, each step")
     for name, colour in _COLOURS.items():
@@ -40,6 +43,19 @@ def draw_losses(records: Sequence[StepRecord], path: Path, *, title: str) -> Non
             axes.plot(
                 [step for step, _ in found], _smooth([value for _, value in found]), color=colour, label=name
             )
+    if report.kept:
+        measured = report.held_out
+        axes.plot(
+            [each.step for each in measured],
+            [each.loss for each in measured],
+            color=_INK,
+            marker="o",
+            markersize=3,
+            label="held out",
+        )
+        axes.plot(
+            report.kept.step, report.kept.loss, "o", color=_INK, markersize=9, fillstyle="none", label="kept"
+        )
     axes.set_xlabel("optimiser step", color=_INK)
     axes.set_ylabel("nats a token", color=_INK)
     rates = axes.twinx()

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from mapping_cache import PlotsUnavailableError, canonical_vocabulary
 from steering.examples import EncodedExample, fingerprint
-from steering.training.picture import draw_losses
 from steering.training.recipe import Recipe, TrainingReport
+from steering.training.reporting.picture import draw_losses
 
 _COMMON = {"format": 1, "alpha": 1.0, "bridge": "rescore", "unmatched": "neutral", "top_k": None}
 PICTURE = "loss.png"
@@ -31,13 +31,19 @@ def describe_model(model: Any, tokenizer: Any, name: str = "") -> dict[str, Any]
     }
 
 
-def describe_data(encoded: Sequence[EncodedExample]) -> dict[str, Any]:
-    """The data's entry in the card: its fingerprint, the examples by objective, and the response tokens."""
-    return {
+def describe_data(
+    encoded: Sequence[EncodedExample], held_out: Sequence[EncodedExample] = ()
+) -> dict[str, Any]:
+    """The data's entry in the card: its fingerprint, the examples by objective, and the response tokens.
+
+    They are those of the examples trained on; held-out ones are only counted.
+    """
+    described: dict[str, Any] = {
         "fingerprint": fingerprint(encoded),
         "examples": dict(sorted(Counter(each.objective for each in encoded).items())),
         "response_tokens": sum(len(each.ids) - each.start for each in encoded),
     }
+    return described | ({"held_out_examples": len(held_out)} if held_out else {})
 
 
 def write_adapter(
@@ -53,7 +59,18 @@ def write_adapter(
 
     The same run writes the same bytes, because the adapter's version is a digest of its files.
     """
-    figures = {"steps": report.steps, "closing_loss": report.loss, "closing_terms": report.terms}
+    figures: dict[str, Any] = {
+        "steps": report.steps,
+        "closing_loss": report.loss,
+        "closing_terms": report.terms,
+    }
+    if report.kept:
+        figures |= {
+            "held_out_loss_by_step": {str(each.step): each.loss for each in report.held_out},
+            "kept_step": report.kept.step,
+            "kept_held_out_loss": report.kept.loss,
+            "kept_held_out_terms": report.kept.terms,
+        }
     whole = {
         **card,
         "trained_parameters": report.parameters,
@@ -64,7 +81,7 @@ def write_adapter(
     (out / "adapter.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     drawn = True
     try:
-        draw_losses(report.records, out / PICTURE, title=out.name)
+        draw_losses(report, out / PICTURE, title=out.name)
     except PlotsUnavailableError as error:
         drawn = False
         if console is not None:
