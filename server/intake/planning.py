@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.errors import bad_request
+from server.errors import ApiError, bad_request
 from server.intake.chat_template import template_text
 from server.intake.encoding import encode_messages, encode_text
 from server.intake.plan import Plan, Prompt
@@ -125,18 +125,32 @@ async def _constraint(
     base: ServedBase, body: GenerationFields, tools: ToolUse | None, client: str
 ) -> Constraint | None:
     """The grammar of the answer: calls where they are demanded, `response_format` where it is given."""
-    answer = answer_rule(body.response_format)
     if tools is not None and tools.demanded:
-        if answer is not None:
-            raise bad_request("`response_format` and a demanded call cannot both be had.", "response_format")
         return await base.grammars.compile(f"start: calls\n{tools.rules(base.vocabulary)}", "tools", client)
+    answer = answer_rule(body.response_format)
     if answer is None:
-        return None
+        return None if tools is None else await _free_text(base, tools, client)
     if tools is None:
         return await base.grammars.compile(f"start: answer\n{answer}", "response_format", client)
     # The model chooses between a call and an answer of this form.
     rules = f"start: answer | calls\n{answer}{tools.rules(base.vocabulary)}"
     return await base.grammars.compile(rules, "response_format", client)
+
+
+async def _free_text(base: ServedBase, tools: ToolUse, client: str) -> Constraint:
+    """The grammar of text in which calls are held from their opening marks on.
+
+    Where a schema cannot be compiled, the arguments are any objects, unless a function is `strict`.
+    """
+    ends = base.engine.base.eos_token_ids
+    try:
+        rules = tools.free_rules(base.vocabulary, ends)
+        return await base.grammars.compile(f"start: free\n{rules}", "tools", client)
+    except ApiError as error:
+        if error.status != 400 or tools.strict:
+            raise
+    rules = tools.free_rules(base.vocabulary, ends, loose=True)
+    return await base.grammars.compile(f"start: free\n{rules}", "tools", client)
 
 
 def _check_completion(body: CompletionRequest, max_tokens: int, width: int) -> None:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from server.protocol.generation import MAX_LOGPROBS, GenerationFields, Usage
 from server.protocol.objects import ReplyObject, RequestObject, absent
 from server.protocol.steering import SteeringDetail
-from server.protocol.tools import MAX_TOOLS, NamedTool, Tool, ToolCall, ToolCallReply
+from server.protocol.tools import MAX_TOOLS, Tool, ToolCall, ToolCallDelta, ToolCallReply, ToolChoice
 from steering.specs import ResolvedSteering
 
 
@@ -93,9 +93,9 @@ class ChatRequest(GenerationFields):
     """return the logprobs of this many likeliest tokens too; needs `logprobs`"""
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     """functions that the model may call; the base's chat template must support them"""
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: ToolChoice = None
     """`auto` lets the model choose, `none` hides the tools, `required` demands a call, an object demands a call of one
-    function. Default: `auto`"""
+    function or allows some functions only. Arguments satisfy their schema under each. Default: `auto`"""
     parallel_tool_calls: bool | None = None
     """false: at most one call in an answer. Default: `true`"""
     modalities: list[Literal["text"]] | None = Field(None, max_length=1)
@@ -188,8 +188,8 @@ class ChatDelta(ReplyObject):
     """`assistant` in the first event of an answer"""
     content: str | None = Field(default=None, exclude_if=absent)
     """the text to add"""
-    tool_calls: list[ToolCallReply] | None = Field(default=None, exclude_if=absent)
-    """the calls to add, each whole"""
+    tool_calls: list[ToolCallDelta] | None = Field(default=None, exclude_if=absent)
+    """what the calls gain: a call's id and name come first, then its arguments as they are written"""
 
 
 class ChatChunkChoice(ReplyObject):

@@ -20,7 +20,10 @@ from server.protocol.chat import (
     ChatRequest,
 )
 from server.protocol.generation import Usage
+from server.protocol.tools import FunctionReply, ToolCallReply
+from server.replies.answer_parts import Content, WholeAnswer
 from server.replies.answer_reader import AnswerReader
+from server.replies.call_deltas import call_deltas
 from server.replies.generation import Generation
 from server.replies.logprobs import chat_logprobs
 from server.replies.sequence_text import Delta, PlacedToken
@@ -65,7 +68,9 @@ class _ChatFormat:
 
     def choice(self, delta: Delta) -> ChatChunkChoice | None:
         reader = self._readers[delta.index]
-        content, calls = reader.read(delta.text, final=delta.finish_reason is not None)
+        parts = reader.read(delta.text, final=delta.finish_reason is not None)
+        content = "".join(part.text for part in parts if isinstance(part, Content))
+        calls = call_deltas(parts)
         logprobs = self._logprobs(delta.tokens) if delta.tokens else None
         if not (content or calls or logprobs or delta.finish_reason):
             return None
@@ -90,12 +95,17 @@ class _ChatFormat:
 
     def _whole_choice(self, answer: Delta) -> ChatChoice:
         reader = self._readers[answer.index]
-        content, calls = reader.read(answer.text, final=True)
+        said = WholeAnswer.of(reader.read(answer.text, final=True))
         return ChatChoice(
             index=answer.index,
             message=AssistantMessage(
-                content=None if calls and not content else content,
-                tool_calls=[call.model_copy(update={"index": None}) for call in calls] or None,
+                # A call that was cut off before its name is no call, and no content either.
+                content=said.content or (None if said.calls or reader.demands_calls else ""),
+                tool_calls=[
+                    ToolCallReply(id=call.id, function=FunctionReply(name=call.name, arguments=call.arguments))
+                    for call in said.calls
+                ]
+                or None,
             ),
             logprobs=self._logprobs(answer.tokens),
             finish_reason=reader.finish_reason(answer.finish_reason),
