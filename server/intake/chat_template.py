@@ -66,6 +66,13 @@ def _apply(
             turns, tokenize=False, add_generation_prompt=add_generation_prompt, **offered
         )
     except (TemplateError, TypeError, ValueError) as error:
+        if tools:
+            # Refuses the messages where they are at fault.
+            _apply(base, turns, (), add_generation_prompt)
+            hint = "" if all(tool.function.description for tool in tools) else " It may need a `description`."
+            raise bad_request(
+                f"The chat template refuses these tools: {echo(error)}.{hint}", "tools"
+            ) from None
         raise bad_request(f"The chat template refuses these messages: {echo(error)}", "messages") from None
     return str(text)
 

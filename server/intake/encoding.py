@@ -26,8 +26,11 @@ def encode_messages(
     *,
     tools: Sequence[Tool] = (),
     add_generation_prompt: bool = True,
+    special: bool = False,
 ) -> list[int]:
     """A conversation as token ids, through the base's own chat template.
+
+    `special`: between the special tokens that the tokenizer adds around a text. A template usually writes its own.
 
     Raises a 400 for messages or tools that the template does not take, and a 413 for a conversation that is too long.
     """
@@ -35,14 +38,21 @@ def encode_messages(
     turns = [mask.hide(template_turn(message)) for message in messages]
     hidden = [Tool.model_validate(mask.hide(tool.model_dump())) for tool in tools]
     text = render(base, turns, hidden, add_generation_prompt=add_generation_prompt)
-    # The template writes the special tokens, so the tokenizer must not add any.
     if not mask.used:
-        return _encode(base, text)
-    return [
+        return _encode(base, text, special=special)
+    ids = [
         token_id
         for piece in mask.pieces(text)
         for token_id in ([piece] if isinstance(piece, int) else encode_text(base, piece, special=False))
     ]
+    return _with_specials(base, ids) if special else ids
+
+
+def _with_specials(base: ServedBase, ids: list[int]) -> list[int]:
+    """Token ids between the special tokens that the tokenizer adds around a text, as it does around a letter."""
+    alone, around = _encode(base, "x"), _encode(base, "x", special=True)
+    start = next((i for i in range(len(around)) if around[i : i + len(alone)] == alone), 0)
+    return [*around[:start], *ids, *around[start + len(alone) :]]
 
 
 def _encode(base: ServedBase, text: str, *, special: bool = False, **options: bool) -> list[int]:

@@ -25,9 +25,10 @@ DEFAULT_MAX_TOKENS = 16
 async def plan_completion(service: Service, body: CompletionRequest, client: str = "") -> Plan:
     """Checks and tokenizes a completion request of `client`; raises `ApiError`."""
     base, steering = service.choose(body.model, body.steering)
-    max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    # A null that the client wrote is not the default here: vLLM's and llama.cpp's clients mean all that there is.
+    wanted = body.max_tokens if "max_tokens" in body.model_fields_set else DEFAULT_MAX_TOKENS
     width = body.best_of or body.n or 1
-    _check_completion(body, max_tokens, width)
+    _check_completion(body, width)
 
     def encode() -> tuple[Prompt, ...]:
         return tuple(
@@ -36,8 +37,8 @@ async def plan_completion(service: Service, body: CompletionRequest, client: str
         )
 
     prompts = await base.off_loop(encode)
-    for prompt in prompts:
-        _check_prompt(base, prompt, max_tokens, "prompt", "max_tokens")
+    room = min(_room(base, prompt, wanted, "prompt") for prompt in prompts)
+    max_tokens = room if wanted in (None, -1) else min(wanted or 0, room)
     scoring = bool(body.echo) and (body.logprobs is not None or max_tokens == 0)
     # `best_of` compares answers by their logprobs, even where the client does not ask for any.
     ranked = body.logprobs is None and width > (body.n or 1)
@@ -68,11 +69,10 @@ async def plan_chat(service: Service, body: ChatRequest, client: str = "") -> Pl
     offered = offered_tools(body)
     ids = await base.off_loop(lambda: encode_messages(base, body.messages, tools=offered))
     tools = plan_tools(body, offered, template_text(base))
-    field = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     given = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    max_tokens = max(1, base.max_model_len - len(ids)) if given is None else given
     prompt = Prompt(tuple(ids))
-    _check_prompt(base, prompt, max_tokens, "messages", field)
+    room = _room(base, prompt, given, "messages")
+    max_tokens = room if given in (None, -1) else min(given or 0, room)
     top = (body.top_logprobs or 0) if body.logprobs else None
     sampling = sampling_params(base, body, max_tokens=max_tokens, logprobs=top)
     return await _plan(
@@ -153,7 +153,7 @@ async def _free_text(base: ServedBase, tools: ToolUse, client: str) -> Constrain
     return await base.grammars.compile(f"start: free\n{rules}", "tools", client)
 
 
-def _check_completion(body: CompletionRequest, max_tokens: int, width: int) -> None:
+def _check_completion(body: CompletionRequest, width: int) -> None:
     _check_fields(body)
     n = body.n or 1
     if width < n:
@@ -162,41 +162,45 @@ def _check_completion(body: CompletionRequest, max_tokens: int, width: int) -> N
         raise bad_request("`best_of` cannot be streamed.", "best_of")
     if body.steering_details and body.logprobs is None:
         raise bad_request("`steering_details` needs `logprobs`.", "steering_details")
-    if max_tokens == 0 and not body.echo:
+    if body.max_tokens == 0 and not body.echo:
         raise bad_request("`max_tokens` may be 0 only with `echo`.", "max_tokens")
 
 
 def _check_chat(body: ChatRequest) -> None:
     _check_fields(body)
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`.", "top_logprobs")
     if body.steering_details and not body.logprobs:
         raise bad_request("`steering_details` needs `logprobs`.", "steering_details")
-    if body.max_tokens is not None and body.max_completion_tokens is not None:
-        raise bad_request("`max_tokens` and `max_completion_tokens` are one setting; give one.", "max_tokens")
-    if body.max_tokens == 0:
-        raise bad_request("`max_tokens` must be at least 1.", "max_tokens")
+    if None not in (both := (body.max_tokens, body.max_completion_tokens)) and len(set(both)) > 1:
+        raise bad_request(
+            "`max_tokens` and `max_completion_tokens` are one setting; they differ.", "max_tokens"
+        )
+    for field in ("max_tokens", "max_completion_tokens"):
+        if getattr(body, field) == 0:
+            raise bad_request(f"`{field}` must be at least 1, or -1 for all that there is.", field)
 
 
 def _check_fields(body: GenerationFields) -> None:
-    if body.stream_options is not None and not body.stream:
+    options = body.stream_options
+    if options is not None and not body.stream and any(options.model_dump().values()):
         raise bad_request("`stream_options` needs `stream`.", "stream_options")
 
 
-def _check_prompt(base: ServedBase, prompt: Prompt, max_tokens: int, field: str, budget_field: str) -> None:
+def _room(base: ServedBase, prompt: Prompt, max_tokens: int | None, field: str) -> int:
+    """The most tokens that can follow a prompt.
+
+    Raises a 400 for a prompt without tokens, of unknown tokens, or that leaves no room; with `max_tokens` of 0 it needs
+    none.
+    """
     limit, length = base.max_model_len, len(prompt.ids)
     if length == 0:
         raise bad_request(f"`{field}` has no tokens; at least one is needed.", field)
-    if length + min(1, max_tokens) > limit:
+    if length + (max_tokens != 0) > limit:
         raise bad_request(
             f"`{field}` has {length} tokens, which leaves no room within the limit of {limit} tokens "
             f"(max_model_len of {base.name!r}).",
             field,
         )
-    if length + max_tokens > limit:
-        raise bad_request(
-            f"`{budget_field}` is {max_tokens} and the prompt has {length} tokens; together they may not exceed "
-            f"the limit of {limit} tokens (max_model_len of {base.name!r}).",
-            budget_field,
-        )
     check_ids(base, prompt.ids, field)
+    return limit - length

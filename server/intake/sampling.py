@@ -13,6 +13,10 @@ _GREEDY_BELOW = 1e-5
 """A lower temperature is taken as 0: the scores, divided by it, would overflow."""
 
 
+_LEAST_TOP_P = 1e-30
+"""Keeps only the likeliest token, as a `top_p` of 0 does in llama.cpp."""
+
+
 def sampling_params(
     base: ServedBase,
     body: GenerationFields,
@@ -31,10 +35,10 @@ def sampling_params(
         max_tokens=max_tokens,
         min_tokens=body.min_tokens or 0,
         temperature=temperature if temperature >= _GREEDY_BELOW else 0.0,
-        top_p=_or(body.top_p, 1.0),
+        top_p=max(_or(body.top_p, 1.0), _LEAST_TOP_P),
         top_k=max(0, body.top_k or 0),
         min_p=_or(body.min_p, 0.0),
-        seed=body.seed,
+        seed=None if body.seed == -1 else body.seed,
         stop_token_ids=frozenset(body.stop_token_ids or ()),
         ignore_eos=bool(body.ignore_eos),
         presence_penalty=_or(body.presence_penalty, 0.0),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from server.protocol.generation import MAX_LOGPROBS, GenerationFields, Usage
+from server.protocol.numbers import WHOLE
 from server.protocol.objects import ReplyObject, RequestObject, absent
 from server.protocol.steering import SteeringDetail
 from server.protocol.tools import MAX_TOOLS, Tool, ToolCall, ToolCallDelta, ToolCallReply, ToolChoice
@@ -85,12 +86,12 @@ class ChatRequest(GenerationFields):
 
     messages: list[Message] = Field(min_length=1)
     """the conversation, oldest turn first"""
-    max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
-    """the newer name of `max_tokens`; only one of both"""
+    max_completion_tokens: Annotated[int, Field(ge=-1, le=2**31), WHOLE] | None = None
+    """the newer name of `max_tokens`; where both are given, they must be equal"""
     logprobs: bool | None = None
     """return each token's logprob"""
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    """return the logprobs of this many likeliest tokens too; needs `logprobs`"""
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
+    """return the logprobs of this many likeliest tokens too; more than 0 needs `logprobs`"""
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     """functions that the model may call; the base's chat template must support them"""
     tool_choice: ToolChoice = None

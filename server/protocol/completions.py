@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from server.protocol.generation import MAX_CHOICES, MAX_LOGPROBS, GenerationFields, Usage
+from server.protocol.numbers import WHOLE
 from server.protocol.objects import ReplyObject, absent
 from server.protocol.steering import SteeringDetail
 from steering.specs import ResolvedSteering
@@ -52,9 +53,9 @@ class CompletionRequest(GenerationFields):
 
     prompt: PromptField
     """one prompt or a list of prompts, each a text or a list of token ids; each gets `n` answers"""
-    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     """generate this many answers and return the `n` with the highest mean logprob; not with `stream`. Default: `n`"""
-    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
     """return each token's logprob, and those of this many likeliest tokens"""
     echo: bool | None = None
     """begin the answer with the prompt; with `logprobs`, return its logprobs under the steered distribution"""

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from server.protocol.chat import Message
 from server.protocol.objects import ReplyObject, RequestObject, absent
+from server.protocol.tools import MAX_TOOLS, Tool
 
 
 class TokenizeRequest(RequestObject):
@@ -18,9 +19,12 @@ class TokenizeRequest(RequestObject):
     messages: list[Message] | None = Field(None, min_length=1)
     """the conversation, which goes through the chat template"""
     add_special_tokens: bool | None = None
-    """add the special tokens that the tokenizer puts around a text. Default: `true`"""
+    """add the special tokens that the tokenizer puts around a text; a chat template writes its own. Default: `true` for
+    a `prompt`, `false` for `messages`"""
     add_generation_prompt: bool | None = None
     """end the conversation with the beginning of the assistant's turn. Default: `true`"""
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
+    """functions for the chat template to show"""
     return_token_strs: bool | None = None
     """return each token as text too"""
 

@@ -102,7 +102,9 @@ class _ChatFormat:
                 # A call that was cut off before its name is no call, and no content either.
                 content=said.content or (None if said.calls or reader.demands_calls else ""),
                 tool_calls=[
-                    ToolCallReply(id=call.id, function=FunctionReply(name=call.name, arguments=call.arguments))
+                    ToolCallReply(
+                        id=call.id, function=FunctionReply(name=call.name, arguments=call.arguments)
+                    )
                     for call in said.calls
                 ]
                 or None,

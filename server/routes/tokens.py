@@ -30,11 +30,18 @@ async def tokenize(request: Request) -> Tokenized:
     messages, prompt = body.messages, body.prompt
     if (messages is None) == (prompt is None):
         raise bad_request("Exactly one of `prompt` and `messages` is needed.", "prompt")
+    if messages is None and body.tools:
+        raise bad_request("`tools` need `messages`.", "tools")
 
     def encode() -> list[int]:
         if messages is not None:
-            add = body.add_generation_prompt is not False
-            return encode_messages(base, messages, add_generation_prompt=add)
+            return encode_messages(
+                base,
+                messages,
+                tools=body.tools or (),
+                add_generation_prompt=body.add_generation_prompt is not False,
+                special=bool(body.add_special_tokens),
+            )
         return encode_text(base, prompt or "", special=body.add_special_tokens is not False)
 
     tokens = await base.off_loop(encode)

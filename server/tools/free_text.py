@@ -24,8 +24,8 @@ def text_rules(others: str) -> str:
 def free_rules(opening: str, others: str, *, parallel: bool) -> str:
     """The rule `free`: any text, in which `opening` must be followed by the rule `written`.
 
-    `opening` is a special token or a quoted string, in the grammar's form. The text before it is matched lazily, so that
-    no text can contain the opening without what must follow.
+    `opening` is a special token or a quoted string, in the grammar's form. The text before it is matched lazily, so
+    that no text can contain the opening without what must follow.
     """
     if opening.startswith("<["):
         opened = f"opened: TEXT? {opening} written\n"

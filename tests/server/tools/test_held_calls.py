@@ -65,7 +65,9 @@ def test_a_call_cut_off_anywhere_is_the_beginning_of_the_calls(form: str, cuts: 
         st.text(max_size=5),
         st.recursive(
             st.none() | st.integers() | st.text(st.sampled_from('{}[]"\\é,'), max_size=6),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+            ),
         ),
         max_size=3,
     ),
@@ -100,7 +102,9 @@ def tokens_of(text: str, marks: tuple[str, ...]) -> list[int]:
 def test_free_text_is_held_from_the_mark_of_a_call_on(form: str, parallel: bool, special: bool) -> None:
     from server.tools.tool_use import ToolUse
 
-    marks = ("<|think|>", "[TOOL_CALLS]", "[ARGS]", "<tool_call>", "</tool_call>") if special else ("<|think|>",)
+    marks = (
+        ("<|think|>", "[TOOL_CALLS]", "[ARGS]", "<tool_call>", "</tool_call>") if special else ("<|think|>",)
+    )
     vocabulary = with_specials(*marks)
     use = ToolUse(FORMS[form], FUNCTIONS, demanded=False, parallel=parallel)
     rules = f"start: free\n{use.free_rules(vocabulary, {EOS})}"
