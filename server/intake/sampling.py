@@ -24,12 +24,14 @@ def sampling_params(
     max_tokens: int,
     logprobs: int | None,
     prompt_logprobs: int | None = None,
+    bad_sequences: tuple[tuple[int, ...], ...] = (),
 ) -> SamplingParams:
     """The sampling parameters of `body`; raises a 400 for `min_tokens` or token ids that are out of range."""
     if (body.min_tokens or 0) > max_tokens:
         raise bad_request(f"`min_tokens` may not exceed the {max_tokens} of `max_tokens`.", "min_tokens")
     check_ids(base, body.stop_token_ids or (), "stop_token_ids")
     check_ids(base, body.logit_bias or (), "logit_bias")
+    check_ids(base, body.allowed_token_ids or (), "allowed_token_ids")
     temperature = _or(body.temperature, 1.0)
     return SamplingParams(
         max_tokens=max_tokens,
@@ -47,6 +49,8 @@ def sampling_params(
         logit_bias=tuple(sorted((body.logit_bias or {}).items())),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        allowed_token_ids=tuple(sorted(set(body.allowed_token_ids or ()))),
+        bad_sequences=bad_sequences,
     )
 
 

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from server.errors import echo
+from server.protocol.extras import ExtraFields
 from server.protocol.numbers import WHOLE
 from server.protocol.objects import ReplyObject, RequestObject
-from server.protocol.response_format import ResponseFormat
 from server.protocol.steering import SteeringField
 
-MAX_LOGPROBS = 20
 MAX_CHOICES = 128
 MAX_SEED = 2**63 - 1
 _MAX_STOPS = 256
@@ -78,7 +77,7 @@ class StreamOptions(RequestObject):
     """put the token counts so far into every event"""
 
 
-class GenerationFields(RequestObject):
+class GenerationFields(ExtraFields):
     """Model, steering and sampling. Null is the same as a field that is left out: its default holds."""
 
     model: str
@@ -121,26 +120,17 @@ class GenerationFields(RequestObject):
     """for tokens in the prompt or the answer, divides positive scores and multiplies negative ones. Default: 1"""
     logit_bias: BiasField | None = None
     """token ids, as strings, each with the bias that is added to its score"""
-    response_format: ResponseFormat | None = None
-    """the form that the answer must have"""
     stream: bool | None = None
     """reply with server-sent events while the tokens are generated"""
     stream_options: StreamOptions | None = None
     """further contents of the events; without `stream`, nothing in it may be true"""
-    user: str | None = Field(None, max_length=1024)
-    """accepted and ignored, like the fields below, so that clients that send them are served"""
-    metadata: dict[str, str] | None = Field(None, max_length=16)
-    """accepted and ignored"""
-    store: bool | None = None
-    """accepted and ignored"""
-    service_tier: str | None = Field(None, max_length=64)
-    """accepted and ignored"""
-    safety_identifier: str | None = Field(None, max_length=1024)
-    """accepted and ignored"""
-    prompt_cache_key: str | None = Field(None, max_length=1024)
-    """accepted and ignored"""
-    prompt_cache_retention: str | None = Field(None, max_length=64)
-    """accepted and ignored"""
+
+
+class PromptTokensDetails(ReplyObject):
+    """Where the prompts' tokens came from."""
+
+    cached_tokens: int
+    """tokens whose keys and values were in the prefix cache"""
 
 
 class Usage(ReplyObject):
@@ -152,3 +142,5 @@ class Usage(ReplyObject):
     """generated tokens, including those of answers that `best_of` dropped"""
     total_tokens: int
     """the sum of both"""
+    prompt_tokens_details: PromptTokensDetails
+    """where the prompts' tokens came from"""

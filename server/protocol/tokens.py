@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from server.protocol.chat import Message
+from server.protocol.chat import TemplateValue
+from server.protocol.messages import Message
 from server.protocol.objects import ReplyObject, RequestObject, absent
 from server.protocol.tools import MAX_TOOLS, Tool
 
@@ -23,6 +26,12 @@ class TokenizeRequest(RequestObject):
     a `prompt`, `false` for `messages`"""
     add_generation_prompt: bool | None = None
     """end the conversation with the beginning of the assistant's turn. Default: `true`"""
+    continue_final_message: bool | None = None
+    """leave the last message open"""
+    chat_template_kwargs: dict[Annotated[str, Field(max_length=64)], TemplateValue] | None = Field(
+        None, max_length=16
+    )
+    """values for what the base's chat template reads; any other key is refused"""
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     """functions for the chat template to show"""
     return_token_strs: bool | None = None

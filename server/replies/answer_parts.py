@@ -14,6 +14,13 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class Reasoning:
+    """More of the thoughts before the text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallStart:
     """A call begins. `index`: its place in the answer, from 0."""
 
@@ -30,7 +37,7 @@ class CallArguments:
     text: str
 
 
-AnswerPart = Content | CallStart | CallArguments
+AnswerPart = Content | Reasoning | CallStart | CallArguments
 
 
 @dataclass(slots=True)
@@ -47,6 +54,7 @@ class WholeAnswer:
     """All parts of an answer, joined."""
 
     content: str = ""
+    reasoning: str = ""
     calls: list[WholeCall] = field(default_factory=list)
 
     @classmethod
@@ -56,6 +64,8 @@ class WholeAnswer:
         for part in parts:
             if isinstance(part, Content):
                 answer.content += part.text
+            elif isinstance(part, Reasoning):
+                answer.reasoning += part.text
             elif isinstance(part, CallStart):
                 answer.calls.append(WholeCall(part.id, part.name))
             else:

@@ -81,9 +81,11 @@ class ToolUse:
 
 def offered_tools(body: ChatRequest) -> tuple[Tool, ...]:
     """The tools that the model sees; raises a 400 where `tools` and `tool_choice` do not fit together."""
-    tools = tuple(body.tools or ())
+    tools = tuple(body.offered)
     names = [tool.function.name for tool in tools]
-    choice = body.tool_choice
+    choice = body.choice
+    if body.functions and body.tools:
+        raise bad_request("`functions` and `tools` are one setting; give one.", "functions")
     if len(set(names)) < len(names):
         raise bad_request("`tools` has two functions of one name.", "tools")
     if not tools and choice not in (None, "none", "auto"):
@@ -108,14 +110,15 @@ def plan_tools(body: ChatRequest, tools: tuple[Tool, ...], template: str) -> Too
         raise bad_request(
             "The base's chat template writes calls in a form that cannot be read back here.", "tools"
         )
-    choice = body.tool_choice
+    choice = body.choice
     named = isinstance(choice, NamedTool)
     allowed = _allowed_names(choice)
     functions = tuple(tool.function for tool in tools if allowed is None or tool.function.name in allowed)
     demanded = named or choice == "required"
     if isinstance(choice, AllowedTools):
         demanded = choice.allowed_tools.mode == "required"
-    return ToolUse(form, functions, demanded, parallel=body.parallel_tool_calls is not False and not named)
+    parallel = body.parallel_tool_calls is not False and not body.functions
+    return ToolUse(form, functions, demanded, parallel=parallel and not named)
 
 
 def _allowed_names(choice: ToolChoice) -> list[str] | None:

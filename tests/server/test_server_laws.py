@@ -226,7 +226,7 @@ CHAT_BAD: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function"}]}, "tools"),
     ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
     ({"top_logprobs": 2}, "top_logprobs"),
-    ({"logprobs": 2}, "logprobs"),
+    ({"logprobs": 21}, "logprobs"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
     ({"max_completion_tokens": 0}, "max_completion_tokens"),

@@ -41,8 +41,8 @@ def number_fields(model: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """The model's fields that are numbers, each with its JSON schema."""
     for name, field in TypeAdapter(model).json_schema()["properties"].items():
         for choice in field.get("anyOf", [field]):
-            if choice.get("type") in ("integer", "number"):
-                yield name, choice
+            if choice.get("type") in ("integer", "number") and "const" not in choice:
+                yield name, {**choice, "or boolean": {"type": "boolean"} in field.get("anyOf", [])}
 
 
 def bounds(schema: dict[str, Any]) -> Iterator[str]:
@@ -61,6 +61,8 @@ def is_valid(literal: str, schema: dict[str, Any], *, whole_floats: bool = True)
         value = json.loads(literal)
     except ValueError:
         return False
+    if isinstance(value, bool) and schema["or boolean"]:
+        return True
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if isinstance(value, float) and not math.isfinite(value):
