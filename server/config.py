@@ -150,6 +150,11 @@ class Config(BaseSettings):
     max_backlog: int = Field(
         1024, ge=1, description="the most outputs of a sequence that wait for a slow client"
     )
+    reasoning_parser: Literal["think", "qwen3", "deepseek_r1"] | None = Field(
+        None,
+        description="tell thoughts in `<think>` tags from the text of chat answers; the other names are those that "
+        "clients of vLLM know",
+    )
     kv_cache_memory: ByteSize | None = Field(
         None,
         ge=1,

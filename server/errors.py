@@ -1,4 +1,7 @@
-"""The errors of the API: `{"error": {"message", "type", "param", "code"}}`, where `code` is the HTTP status."""
+"""The errors of the API: `{"error": {"message", "type", "param", "code"}}`; `code` is the HTTP status as a string.
+
+OpenAI's schema has `code` as a string or null, and typed clients refuse a number.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ class ApiError(Exception):
     def body(self) -> dict[str, object]:
         """The JSON body; in a stream that has begun, the content of its last event."""
         kind = error_type(self.status)
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.status}}
+        return {
+            "error": {"message": self.message, "type": kind, "param": self.param, "code": str(self.status)}
+        }
 
     def headers(self) -> dict[str, str]:
         """The headers that this status calls for.

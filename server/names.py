@@ -1,9 +1,11 @@
-"""Names of bases and adapters, in requests and as labels of metrics."""
+"""Names of bases and adapters, in requests and as labels of metrics, and the package's version."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 NONE = "none"
 """The label of requests that no adapter steers."""
@@ -13,6 +15,15 @@ SEVERAL = "several"
 
 NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]*"
 MAX_NAME = 64
+
+
+@cache
+def package_version() -> str:
+    """The version of the package `trimtab`; "unknown" where it is not installed."""
+    try:
+        return version("trimtab")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def adapter_label(adapters: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from mapping_cache import CanonicalVocabulary, VocabularyMap, map_report
 from server.engines.worker import EngineWorker
 from server.errors import ApiError
+from server.names import package_version
 from server.tools.grammar_compiler import GrammarCompiler
 from steering.adapters import Adapter
 
@@ -42,6 +44,18 @@ class ServedBase:
     def vocabulary(self) -> CanonicalVocabulary:
         """The base's tokens as bytes, and its special tokens."""
         return self.engine.base.vocabulary
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what runs: the package's version, the vocabulary, the device and the type of the weights."""
+        base = self.engine.base
+        parts = (
+            package_version(),
+            self.vocabulary.fingerprint,
+            getattr(base, "device", ""),
+            getattr(base, "dtype", ""),
+        )
+        return f"fp_{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
     @property
     def vocab_size(self) -> int:

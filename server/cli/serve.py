@@ -95,6 +95,10 @@ class ServeOptions:
         float | None,
         typer.Option(help="Seconds that a client may go without reading from its reply; by default 30."),
     ] = None
+    reasoning_parser: Annotated[
+        str | None,
+        typer.Option(help="think: tell thoughts in <think> tags from the text of chat answers."),
+    ] = None
     kv_cache_memory: Annotated[
         str | None, typer.Option(help="Memory for each base's keys and values, as in 2GiB.")
     ] = None

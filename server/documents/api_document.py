@@ -24,7 +24,8 @@ HEAD = """# The HTTP interface and the command line
 
 *Generated from the code by `make docs`; manual changes are lost.* As an OpenAPI document: `GET /openapi.json`.
 
-Requests and replies are JSON. In a request, `null` means the same as leaving a field out. A field that a route does
+Requests and replies are JSON. In a request, `null` means the same as leaving a field out,
+except for `max_tokens`. Integers may be written with a point, as `8.0`. A field that a route does
 not have is a 400 that names the field. Numbers in strings, NaN and infinities are refused. If a key occurs twice, the
 last value counts. The name of a special token inside a text is ordinary text: special tokens come only from the chat
 template or from a client that sends token ids.

@@ -13,7 +13,8 @@ def errors_section() -> Iterator[str]:
     """The lines of the section on errors."""
     yield "## Errors\n"
     yield 'Every error is `{"error": {"message", "type", "param", "code"}}`. A message names the field and its'
-    yield "limit, and repeats at most 200 characters of the request.\n"
+    yield "limit, and repeats at most 200 characters of the request. `code` is the HTTP status as a string, because"
+    yield "OpenAI's schema has a string there and typed clients refuse a number.\n"
     yield from table(
         ("code", "type", "when"),
         ((str(code), f"`{error_type(code)}`", text) for code, text in ERRORS.items()),

@@ -21,7 +21,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The work of one HTTP request: `width` sequences for each prompt, of which the best `n` are returned."""
+    """The work of one HTTP request: `width` sequences for each prompt, of which the best `n` are returned.
+
+    `thinking`: whether the answer begins within thoughts; None where thoughts are not told from text. `opening` is
+    text that the answer begins with although nothing generates it. `constraint_field` is the request's field that the
+    constraint comes from.
+    """
 
     base: ServedBase
     prompts: tuple[Prompt, ...]
@@ -31,7 +36,11 @@ class Plan:
     steering: tuple[SteeringSpec, ...]
     stops: tuple[str, ...] = ()
     include_stop: bool = False
+    show_specials: bool = False
     echo: bool = False
     logprobs: bool = False
     constraint: Constraint | None = None
+    constraint_field: str = ""
     tools: ToolUse | None = None
+    thinking: bool | None = None
+    opening: str = ""

@@ -4,80 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, JsonValue
 
-from server.protocol.generation import MAX_LOGPROBS, GenerationFields, Usage
-from server.protocol.objects import ReplyObject, RequestObject, absent
+from server.protocol.completions import PromptEntry
+from server.protocol.extras import MAX_LOGPROBS
+from server.protocol.generation import GenerationFields, Usage
+from server.protocol.messages import Message
+from server.protocol.numbers import WHOLE
+from server.protocol.objects import ReplyObject, absent
 from server.protocol.steering import SteeringDetail
-from server.protocol.tools import MAX_TOOLS, NamedTool, Tool, ToolCall, ToolCallReply
+from server.protocol.tools import (
+    MAX_TOOLS,
+    FunctionDelta,
+    FunctionReply,
+    FunctionSpec,
+    NamedFunction,
+    NamedTool,
+    Tool,
+    ToolCallDelta,
+    ToolCallReply,
+    ToolChoice,
+)
 from steering.specs import ResolvedSteering
 
-
-def _content_text(value: object) -> object:
-    """The content of a message as one string: text parts are joined."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and value:
-        parts: list[str] = []
-        for part in value:
-            if not isinstance(part, dict) or set(part) != {"type", "text"} or part["type"] != "text":
-                raise ValueError('only parts of the form {"type": "text", "text": ...} are served')
-            if not isinstance(part["text"], str):
-                raise ValueError("the text of a part must be a string")
-            parts.append(part["text"])
-        return "".join(parts)
-    raise ValueError("a string or a list of text parts is expected")
-
-
-class TextPart(RequestObject):
-    """One part of a message's content."""
-
-    type: Literal["text"]
-    text: str
-    """the part's text; the texts of all parts are joined"""
-
-
-ContentField = Annotated[
-    str,
-    BeforeValidator(
-        _content_text,
-        json_schema_input_type=str | Annotated[list[TextPart], Field(min_length=1)],
-    ),
-]
-
-
-class Message(RequestObject):
-    """One turn of the conversation."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    """whose turn it is; `developer` is the newer name of `system`"""
-    content: ContentField | None = None
-    """the text; only an assistant's turn with `tool_calls` may do without"""
-    name: str | None = Field(None, max_length=256)
-    """in a tool's turn the function's name, which some templates show; elsewhere ignored"""
-    tool_calls: list[ToolCall] | None = Field(None, max_length=MAX_TOOLS)
-    """the calls that an assistant's turn made"""
-    tool_call_id: str | None = Field(None, max_length=256)
-    """the id of the call that a tool's turn answers"""
-    # Clients send an assistant's message back with the fields that replies leave empty.
-    refusal: None = None
-    """null, as in replies"""
-    annotations: list[None] | None = Field(None, max_length=0)
-    """empty, as in replies"""
-    audio: None = None
-    """null, as in replies"""
-    function_call: None = None
-    """null, as in replies"""
-
-    @model_validator(mode="after")
-    def _as_its_role_wants(self) -> Message:
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError("`tool_calls` belong to an assistant's turn")
-        if (self.role == "tool") != (self.tool_call_id is not None):
-            raise ValueError("`tool_call_id` is needed in a tool's turn, and in no other")
-        if self.content is None and not self.tool_calls:
-            raise ValueError("`content` is needed: a string or a list of text parts")
-        return self
+LogprobsField = bool | Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE]
+TemplateValue = bool | int | float | Annotated[str, Field(max_length=1000)] | None
 
 
 class ChatRequest(GenerationFields):
@@ -85,25 +36,65 @@ class ChatRequest(GenerationFields):
 
     messages: list[Message] = Field(min_length=1)
     """the conversation, oldest turn first"""
-    max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
-    """the newer name of `max_tokens`; only one of both"""
-    logprobs: bool | None = None
-    """return each token's logprob"""
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    """return the logprobs of this many likeliest tokens too; needs `logprobs`"""
+    max_completion_tokens: Annotated[int, Field(ge=-1, le=2**31), WHOLE] | None = None
+    """the newer name of `max_tokens`; where both are given, they must be equal"""
+    logprobs: LogprobsField | None = None
+    """return each token's logprob; a number is `true` with as many `top_logprobs`"""
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
+    """return the logprobs of this many likeliest tokens too; more than 0 needs `logprobs`"""
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     """functions that the model may call; the base's chat template must support them"""
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: ToolChoice = None
     """`auto` lets the model choose, `none` hides the tools, `required` demands a call, an object demands a call of one
-    function. Default: `auto`"""
+    function or allows some functions only. Arguments satisfy their schema under each. Default: `auto`"""
     parallel_tool_calls: bool | None = None
     """false: at most one call in an answer. Default: `true`"""
+    functions: list[FunctionSpec] | None = Field(None, min_length=1, max_length=MAX_TOOLS)
+    """`tools` in the older form: at most one call, which the reply has as `function_call`"""
+    function_call: Literal["none", "auto"] | NamedFunction | None = None
+    """`tool_choice` in the older form, for `functions`"""
+    add_generation_prompt: bool | None = None
+    """end the prompt with the beginning of the assistant's turn. Default: `true`, unless `continue_final_message`"""
+    continue_final_message: bool | None = None
+    """go on with the last message, which stays open"""
+    echo: bool | None = None
+    """begin the answer with the last message, where that is an assistant's"""
+    chat_template_kwargs: dict[Annotated[str, Field(max_length=64)], TemplateValue] | None = Field(
+        None, max_length=16
+    )
+    """values for what the base's chat template reads, as `enable_thinking`; any other key is refused"""
+    documents: list[dict[str, JsonValue]] | None = Field(None, max_length=128)
+    """documents for chat templates that show them"""
     modalities: list[Literal["text"]] | None = Field(None, max_length=1)
     """accepted and ignored: every answer is text"""
     reasoning_effort: str | None = Field(None, max_length=64)
-    """accepted and ignored"""
+    """for chat templates that read it; else accepted and ignored"""
     verbosity: str | None = Field(None, max_length=64)
     """accepted and ignored"""
+
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools, in whichever form they came."""
+        return self.tools or [Tool(type="function", function=function) for function in self.functions or ()]
+
+    @property
+    def choice(self) -> ToolChoice:
+        """The choice of tools, in whichever form it came."""
+        old = self.function_call
+        if isinstance(old, NamedFunction):
+            return self.tool_choice or NamedTool(type="function", function=old)
+        return self.tool_choice or old
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether each token's logprob is asked for; 0 asks for it, without further tokens."""
+        return self.logprobs is not None and self.logprobs is not False
+
+    @property
+    def asked_top(self) -> int:
+        """How many likeliest tokens each entry has."""
+        count = self.logprobs if isinstance(self.logprobs, int) and not isinstance(self.logprobs, bool) else 0
+        return self.top_logprobs or count
 
 
 class TopLogprob(ReplyObject):
@@ -144,6 +135,10 @@ class AssistantMessage(ReplyObject):
     """the text; null where the answer only calls functions"""
     refusal: None = None
     """always null"""
+    reasoning_content: str | None = Field(default=None, exclude_if=absent)
+    """the thoughts before the text, where the server has `--reasoning-parser`"""
+    function_call: FunctionReply | None = Field(default=None, exclude_if=absent)
+    """the call that the model makes, for `functions`"""
     tool_calls: list[ToolCallReply] | None = Field(default=None, exclude_if=absent)
     """the calls that the model makes"""
 
@@ -158,9 +153,11 @@ class ChatChoice(ReplyObject):
     logprobs: ChatLogprobs | None = None
     """the tokens' logprobs, with `logprobs`"""
     finish_reason: str | None = None
-    """`stop`, `length` or `tool_calls`"""
+    """`stop`, `length`, `tool_calls` or `function_call`"""
     stop_reason: str | None = None
     """the stop string that ended the answer, if one did"""
+    token_ids: list[int] | None = Field(default=None, exclude_if=absent)
+    """the answer's token ids, or those that the event adds, with `return_token_ids`"""
 
 
 class ChatCompletion(ReplyObject):
@@ -175,10 +172,16 @@ class ChatCompletion(ReplyObject):
     """`model` of the request"""
     choices: list[ChatChoice]
     """the answers"""
+    system_fingerprint: str
+    """changes where the version, the base's vocabulary or the device changes"""
     steering: list[ResolvedSteering] | None = None
     """the adapters that steered the reply; null if there are none"""
     usage: Usage
     """the token counts"""
+    prompt_token_ids: list[int] | None = Field(default=None, exclude_if=absent)
+    """the prompt's token ids, with `return_token_ids`"""
+    prompt_logprobs: list[PromptEntry | None] | None = Field(default=None, exclude_if=absent)
+    """for each token of the prompt, the logprobs by token id, with `prompt_logprobs`; null for the first"""
 
 
 class ChatDelta(ReplyObject):
@@ -188,8 +191,12 @@ class ChatDelta(ReplyObject):
     """`assistant` in the first event of an answer"""
     content: str | None = Field(default=None, exclude_if=absent)
     """the text to add"""
-    tool_calls: list[ToolCallReply] | None = Field(default=None, exclude_if=absent)
-    """the calls to add, each whole"""
+    reasoning_content: str | None = Field(default=None, exclude_if=absent)
+    """the thoughts to add"""
+    function_call: FunctionDelta | None = Field(default=None, exclude_if=absent)
+    """what the call gains, for `functions`"""
+    tool_calls: list[ToolCallDelta] | None = Field(default=None, exclude_if=absent)
+    """what the calls gain: a call's id and name come first, then its arguments as they are written"""
 
 
 class ChatChunkChoice(ReplyObject):
@@ -202,9 +209,11 @@ class ChatChunkChoice(ReplyObject):
     logprobs: ChatLogprobs | None = None
     """the tokens' logprobs, with `logprobs`"""
     finish_reason: str | None = None
-    """`stop`, `length` or `tool_calls`; null in events before the answer's last"""
+    """`stop`, `length`, `tool_calls` or `function_call`; null in events before the answer's last"""
     stop_reason: str | None = None
     """the stop string that ended the answer, if one did"""
+    token_ids: list[int] | None = Field(default=None, exclude_if=absent)
+    """the answer's token ids, or those that the event adds, with `return_token_ids`"""
 
 
 class ChatChunk(ReplyObject):
@@ -219,7 +228,11 @@ class ChatChunk(ReplyObject):
     """`model` of the request"""
     choices: list[ChatChunkChoice]
     """one answer; none in the event with the token counts"""
+    system_fingerprint: str
+    """changes where the version, the base's vocabulary or the device changes"""
     steering: list[ResolvedSteering] | None = None
     """the adapters that steer the reply; null if there are none"""
     usage: Usage | None = None
     """the token counts, where `stream_options` asks for them"""
+    prompt_token_ids: list[int] | None = Field(default=None, exclude_if=absent)
+    """the prompt's token ids, with `return_token_ids`; in the first event"""

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from server.protocol.generation import MAX_CHOICES, MAX_LOGPROBS, GenerationFields, Usage
+from server.protocol.extras import MAX_LOGPROBS
+from server.protocol.generation import MAX_CHOICES, GenerationFields, Usage
+from server.protocol.numbers import WHOLE
 from server.protocol.objects import ReplyObject, absent
 from server.protocol.steering import SteeringDetail
 from steering.specs import ResolvedSteering
@@ -52,9 +54,11 @@ class CompletionRequest(GenerationFields):
 
     prompt: PromptField
     """one prompt or a list of prompts, each a text or a list of token ids; each gets `n` answers"""
-    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    suffix: None = None
+    """null: there is no filling in between texts"""
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     """generate this many answers and return the `n` with the highest mean logprob; not with `stream`. Default: `n`"""
-    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
     """return each token's logprob, and those of this many likeliest tokens"""
     echo: bool | None = None
     """begin the answer with the prompt; with `logprobs`, return its logprobs under the steered distribution"""
@@ -75,6 +79,21 @@ class CompletionLogprobs(ReplyObject):
     """each token's steering, with `steering_details`"""
 
 
+class PromptLogprob(ReplyObject):
+    """One token at a place of the prompt."""
+
+    logprob: float
+    """the token's logprob under the steered distribution"""
+    rank: int | None
+    """the token's place among the likeliest, from 1"""
+    decoded_token: str
+    """the token as text"""
+
+
+PromptEntry = dict[str, PromptLogprob]
+"""The prompt's own token and the likeliest ones, by token id."""
+
+
 class CompletionChoice(ReplyObject):
     """One answer, or the part of it that an event adds."""
 
@@ -88,6 +107,12 @@ class CompletionChoice(ReplyObject):
     """`stop` or `length`; null in events before the answer's last"""
     stop_reason: str | None = None
     """the stop string that ended the answer, if one did"""
+    token_ids: list[int] | None = Field(default=None, exclude_if=absent)
+    """the answer's token ids, with `return_token_ids`"""
+    prompt_token_ids: list[int] | None = Field(default=None, exclude_if=absent)
+    """the prompt's token ids, with `return_token_ids`; in a stream in the first event of an answer"""
+    prompt_logprobs: list[PromptEntry | None] | None = Field(default=None, exclude_if=absent)
+    """for each token of the prompt, the logprobs by token id, with `prompt_logprobs`; null for the first"""
 
 
 class Completion(ReplyObject):
@@ -102,6 +127,8 @@ class Completion(ReplyObject):
     """`model` of the request"""
     choices: list[CompletionChoice]
     """the answers; in a stream one, or none in the event with the token counts"""
+    system_fingerprint: str
+    """changes where the version, the base's vocabulary or the device changes"""
     steering: list[ResolvedSteering] | None = None
     """the adapters that steered the reply; null if there are none"""
     usage: Usage | None = None

@@ -13,7 +13,7 @@ class Failure(ReplyObject):
     message: str = Field(description="text for people; names the field at fault and its limit")
     type: str = Field(description="the kind of error, for programs")
     param: str | None = Field(description="the request's field at fault; null if there is none")
-    code: int = Field(description="the HTTP status")
+    code: str = Field(description="the HTTP status")
 
 
 class ErrorReply(ReplyObject):

@@ -7,21 +7,27 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from server.errors import echo
+from server.protocol.extras import ExtraFields
+from server.protocol.numbers import WHOLE
 from server.protocol.objects import ReplyObject, RequestObject
-from server.protocol.response_format import ResponseFormat
 from server.protocol.steering import SteeringField
 
-MAX_LOGPROBS = 20
 MAX_CHOICES = 128
 MAX_SEED = 2**63 - 1
-_MAX_STOPS = 16
+_MAX_STOPS = 256
+_MAX_STOP_LETTERS = 16_000
 _MAX_BIASES = 1024
 
 
 def _stop_list(value: object) -> object:
+    if value == "":
+        return []  # as some clients say that there is none
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
-        raise ValueError("a string that is not empty, or a list of such strings, is expected")
+        raise ValueError("a string, or a list of strings that are not empty, is expected")
+    if sum(map(len, stops)) > _MAX_STOP_LETTERS:
+        raise ValueError(f"all stop strings together may have at most {_MAX_STOP_LETTERS} characters")
     return stops
 
 
@@ -32,7 +38,7 @@ def _bias_table(value: object) -> object:
     for key, bias in value.items():
         # The keys of a JSON object are strings.
         if not (isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10):
-            raise ValueError("keys must be token ids")
+            raise ValueError(f"the key {echo(repr(key))} is no token id: keys are token ids, as strings")
         table[int(key)] = bias
     return table
 
@@ -45,7 +51,9 @@ StopField = Annotated[
     list[_Stop],
     Field(max_length=_MAX_STOPS),
     BeforeValidator(
-        _stop_list, json_schema_input_type=_Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)]
+        _stop_list,
+        json_schema_input_type=Annotated[str, Field(max_length=1000)]
+        | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)],
     ),
 ]
 BiasField = Annotated[
@@ -69,7 +77,7 @@ class StreamOptions(RequestObject):
     """put the token counts so far into every event"""
 
 
-class GenerationFields(RequestObject):
+class GenerationFields(ExtraFields):
     """Model, steering and sampling. Null is the same as a field that is left out: its default holds."""
 
     model: str
@@ -79,25 +87,26 @@ class GenerationFields(RequestObject):
     an adapter"""
     steering_details: bool | None = None
     """add to each returned token the base's logprob, the shift and the steered logprob; needs `logprobs`"""
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     """answers for each prompt. Default: 1"""
-    max_tokens: int | None = Field(None, ge=0, le=2**31)
-    """the most tokens of an answer; 0 only with `echo`. Default: 16; in chat all that the context holds"""
-    min_tokens: int | None = Field(None, ge=0, le=2**31)
+    max_tokens: Annotated[int, Field(ge=-1, le=2**31), WHOLE] | None = None
+    """the most tokens of an answer, cut to what the context holds; -1 and null are all of that, 0 only with `echo`.
+    Default: 16; in chat all that the context holds"""
+    min_tokens: Annotated[int, Field(ge=0, le=2**31), WHOLE] | None = None
     """generate this many tokens before anything may end the answer. Default: 0"""
     temperature: float | None = Field(None, ge=0, le=2)
     """divides the scores before a token is sampled; 0 takes the likeliest. Default: 1"""
-    top_p: float | None = Field(None, gt=0, le=1)
-    """sample from the likeliest tokens that together have this probability. Default: 1, all"""
-    top_k: int | None = Field(None, ge=-1, le=2**31)
+    top_p: float | None = Field(None, ge=0, le=1)
+    """sample from the likeliest tokens that together have this probability; 0 takes the likeliest. Default: 1, all"""
+    top_k: Annotated[int, Field(ge=-1, le=2**31), WHOLE] | None = None
     """sample from this many likeliest tokens; -1 is all, like 0. Default: 0, all"""
     min_p: float | None = Field(None, ge=0, le=1)
     """sample from tokens with at least this share of the likeliest token's probability. Default: 0, all"""
-    seed: int | None = Field(None, ge=0, le=MAX_SEED)
-    """makes the answer repeatable, whatever else runs; `n` answers use consecutive seeds. Default: random"""
+    seed: Annotated[int, Field(ge=-1, le=MAX_SEED), WHOLE] | None = None
+    """makes the answer repeatable, whatever else runs; `n` answers use consecutive seeds; -1: none. Default: random"""
     stop: StopField | None = None
-    """up to 16 strings; the answer ends before the first that occurs"""
-    stop_token_ids: list[int] | None = Field(None, max_length=256)
+    """up to 256 strings of 16,000 characters together; the answer ends before the first that occurs; "" is none"""
+    stop_token_ids: list[Annotated[int, WHOLE]] | None = Field(None, max_length=256)
     """token ids that end the answer"""
     include_stop_str_in_output: bool | None = None
     """keep the stop string at the end of the answer"""
@@ -111,26 +120,17 @@ class GenerationFields(RequestObject):
     """for tokens in the prompt or the answer, divides positive scores and multiplies negative ones. Default: 1"""
     logit_bias: BiasField | None = None
     """token ids, as strings, each with the bias that is added to its score"""
-    response_format: ResponseFormat | None = None
-    """the form that the answer must have"""
     stream: bool | None = None
     """reply with server-sent events while the tokens are generated"""
     stream_options: StreamOptions | None = None
-    """further contents of the events; needs `stream`"""
-    user: str | None = Field(None, max_length=1024)
-    """accepted and ignored, like the fields below, so that clients that send them are served"""
-    metadata: dict[str, str] | None = Field(None, max_length=16)
-    """accepted and ignored"""
-    store: bool | None = None
-    """accepted and ignored"""
-    service_tier: str | None = Field(None, max_length=64)
-    """accepted and ignored"""
-    safety_identifier: str | None = Field(None, max_length=1024)
-    """accepted and ignored"""
-    prompt_cache_key: str | None = Field(None, max_length=1024)
-    """accepted and ignored"""
-    prompt_cache_retention: str | None = Field(None, max_length=64)
-    """accepted and ignored"""
+    """further contents of the events; without `stream`, nothing in it may be true"""
+
+
+class PromptTokensDetails(ReplyObject):
+    """Where the prompts' tokens came from."""
+
+    cached_tokens: int
+    """tokens whose keys and values were in the prefix cache"""
 
 
 class Usage(ReplyObject):
@@ -142,3 +142,5 @@ class Usage(ReplyObject):
     """generated tokens, including those of answers that `best_of` dropped"""
     total_tokens: int
     """the sum of both"""
+    prompt_tokens_details: PromptTokensDetails
+    """where the prompts' tokens came from"""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from server.protocol.chat import Message
+from server.protocol.chat import TemplateValue
+from server.protocol.messages import Message
 from server.protocol.objects import ReplyObject, RequestObject, absent
+from server.protocol.tools import MAX_TOOLS, Tool
 
 
 class TokenizeRequest(RequestObject):
@@ -18,9 +22,18 @@ class TokenizeRequest(RequestObject):
     messages: list[Message] | None = Field(None, min_length=1)
     """the conversation, which goes through the chat template"""
     add_special_tokens: bool | None = None
-    """add the special tokens that the tokenizer puts around a text. Default: `true`"""
+    """add the special tokens that the tokenizer puts around a text; a chat template writes its own. Default: `true` for
+    a `prompt`, `false` for `messages`"""
     add_generation_prompt: bool | None = None
     """end the conversation with the beginning of the assistant's turn. Default: `true`"""
+    continue_final_message: bool | None = None
+    """leave the last message open"""
+    chat_template_kwargs: dict[Annotated[str, Field(max_length=64)], TemplateValue] | None = Field(
+        None, max_length=16
+    )
+    """values for what the base's chat template reads; any other key is refused"""
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
+    """functions for the chat template to show"""
     return_token_strs: bool | None = None
     """return each token as text too"""
 

@@ -21,7 +21,7 @@ class FunctionSpec(RequestObject):
     parameters: dict[str, Any] | None = None
     """the JSON schema of the arguments. Default: no arguments"""
     strict: bool | None = None
-    """true: a keyword that cannot be enforced is a 400; demanded calls satisfy the schema either way"""
+    """true: a keyword that cannot be enforced is a 400; calls satisfy the rest of the schema either way"""
 
 
 class Tool(RequestObject):
@@ -45,6 +45,27 @@ class NamedTool(RequestObject):
     type: Literal["function"]
     function: NamedFunction
     """the function to call"""
+
+
+class AllowedList(RequestObject):
+    """Some of the functions in `tools`."""
+
+    mode: Literal["auto", "required"]
+    """`auto` lets the model choose, `required` demands a call"""
+    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_TOOLS)
+    """the functions that may be called; the model sees all of `tools`"""
+
+
+class AllowedTools(RequestObject):
+    """`tool_choice` as an object: only these functions may be called."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedList
+    """the functions"""
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedTools | None
+"""The field `tool_choice`."""
 
 
 class CalledFunction(RequestObject):
@@ -78,10 +99,30 @@ class FunctionReply(ReplyObject):
 class ToolCallReply(ReplyObject):
     """One call in an answer."""
 
-    index: int | None = Field(default=None, exclude_if=absent)
-    """the call's place in the answer, from 0; only in a stream"""
     id: str
     """the call's id"""
     type: Literal["function"] = "function"
     function: FunctionReply
     """the function to call"""
+
+
+class FunctionDelta(ReplyObject):
+    """The part of a call's function that an event adds."""
+
+    name: str | None = Field(default=None, exclude_if=absent)
+    """the function's name, in the first event of the call"""
+    arguments: str
+    """the text to add to the arguments"""
+
+
+class ToolCallDelta(ReplyObject):
+    """The part of a call that an event adds."""
+
+    index: int
+    """the call's place in the answer, from 0"""
+    id: str | None = Field(default=None, exclude_if=absent)
+    """the call's id, in its first event"""
+    type: Literal["function"] | None = Field(default=None, exclude_if=absent)
+    """`function`, in its first event"""
+    function: FunctionDelta
+    """the function's name, and the text that its arguments gain"""

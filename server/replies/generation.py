@@ -10,11 +10,13 @@ from dataclasses import replace
 from server.engines.jobs import Job, Reservation
 from server.errors import ApiError, bad_request, echo, unavailable
 from server.intake.plan import Plan
-from server.protocol.generation import MAX_SEED, Usage
+from server.protocol.generation import MAX_SEED, PromptTokensDetails, Usage
 from server.replies.sequence_text import Delta, SequenceText
+from server.replies.thoughts import THOUGHT_TAGS
 from server.telemetry.metrics import Metrics
 from steering.engine.outputs import StepOutput
 from steering.engine.request import Request
+from steering.session.logprobs import TokenLogprob
 from steering.specs import ResolvedSteering
 
 
@@ -37,6 +39,9 @@ class Generation:
         self._labels = (plan.base.name, job.adapter)
         self._index = {request_id: index for index, request_id in enumerate(job.request_ids)}
         self._last_token: dict[str, float] = {}
+        # The cached tokens of each prompt, as its first sequence found them.
+        self._cached = [0] * len(plan.prompts)
+        self._prompt_logprobs: dict[int, tuple[TokenLogprob | None, ...]] = {}
         metrics.admitted(*self._labels, self._prompt_tokens)
 
     @classmethod
@@ -53,6 +58,7 @@ class Generation:
             prompt_tokens=self._prompt_tokens,
             completion_tokens=generated,
             total_tokens=self._prompt_tokens + generated,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=sum(self._cached)),
         )
 
     def close(self) -> None:
@@ -72,10 +78,14 @@ class Generation:
             if text.finished:
                 continue
             _raise_fault(output, self.plan)
+            if index % self.plan.width == 0:
+                self._cached[index // self.plan.width] = output.cached_tokens
             if self.plan.echo and self.plan.logprobs and output.prompt_logprobs is not None:
                 yield text.echo_delta(index, output.prompt_logprobs)
             before = text.generated
             delta = text.advance(index, output)
+            if output.prompt_logprobs is not None:
+                self._prompt_logprobs[index] = output.prompt_logprobs
             self._measure(output, text.generated - before)
             if delta is None:
                 continue
@@ -93,7 +103,11 @@ class Generation:
         parts: list[list[Delta]] = [[] for _ in self._texts]
         async for delta in self.deltas():
             parts[delta.index].append(delta)
-        return self._best([_joined(deltas) for deltas in parts])
+        answers = [
+            replace(_joined(deltas), prompt_logprobs=self._prompt_logprobs.get(index))
+            for index, deltas in enumerate(parts)
+        ]
+        return self._best(answers)
 
     @property
     def _prompt_tokens(self) -> int:
@@ -123,6 +137,13 @@ class Generation:
 def _texts(plan: Plan) -> list[SequenceText]:
     vocabulary = plan.base.vocabulary
     shown = {} if plan.tools is None else plan.tools.shown(vocabulary)
+    if plan.thinking is not None:
+        shown = {
+            **shown,
+            **{token: mark for token, mark in vocabulary.specials.items() if mark in THOUGHT_TAGS},
+        }
+    if plan.show_specials:
+        shown = dict(vocabulary.specials)
     return [
         SequenceText(
             vocabulary,
@@ -151,8 +172,7 @@ def _requests(plan: Plan) -> Iterator[Request]:
 
 def _raise_fault(output: StepOutput, plan: Plan) -> None:
     if output.finish_reason == "error" and output.cause == "constraint":
-        # The grammar came from whichever field demanded it.
-        field = "response_format" if plan.tools is None else "tools"
+        field = plan.constraint_field
         raise bad_request(f"`{field}`: {echo(output.error)}", field)
     if output.finish_reason == "error":
         raise ApiError(500, f"The engine failed on this request: {echo(output.error or 'no reason given')}")
@@ -167,6 +187,7 @@ def _joined(deltas: Sequence[Delta]) -> Delta:
         last,
         text="".join(delta.text for delta in deltas),
         tokens=tuple(token for delta in deltas for token in delta.tokens),
+        echoed=sum(delta.echoed for delta in deltas),
     )
 
 

@@ -34,7 +34,7 @@ class PlacedToken:
 class Delta:
     """The text and tokens that one step adds to an answer; for a whole answer, those of all steps.
 
-    `stop_reason` is the stop string that ended the answer, if one did.
+    `stop_reason` is the stop string that ended the answer, if one did. The first `echoed` tokens are the prompt's.
     """
 
     index: int
@@ -42,13 +42,21 @@ class Delta:
     tokens: tuple[PlacedToken, ...] = ()
     finish_reason: ClientFinish | None = None
     stop_reason: str | None = None
+    echoed: int = 0
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The ids of the answer's tokens, without an echoed prompt."""
+        return [token.token_id for token in self.tokens[self.echoed :]]
 
 
 class SequenceText:
     """Detokenizes one sequence and ends it at a stop string.
 
     Text that may begin a stop string is held back. A token is held back with its text, because its logprob entry names
-    it. `shown` maps special tokens to text: those that a reader of tool calls must see, although they have no text.
+    it. `shown` maps special tokens to text: those that a reader of tool calls must see, although they have no text. The
+    token that ends the sequence is shown only with `include_stop`.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class SequenceText:
         self._prompt_offsets = tuple(accumulate((len(piece) for piece in pieces), initial=0))
         self._prompt_text = "".join(pieces) if prompt.text is None else prompt.text
         self._matcher = StopMatcher(stops, include=include_stop)
+        self._include_stop = include_stop
         self._min_tokens = min_tokens
         self._shown = shown or {}
         # Tokens that are held back, each with the character at which its text ends.
@@ -87,7 +96,7 @@ class SequenceText:
                 self._prompt.ids, self._prompt_offsets, logprobs or (), strict=False
             )
         )
-        return Delta(index, self._prompt_text, tokens)
+        return Delta(index, self._prompt_text, tokens, echoed=len(tokens))
 
     def advance(self, index: int, output: StepOutput) -> Delta | None:
         """The delta of one step's output; None where nothing may be passed on yet."""
@@ -96,7 +105,9 @@ class SequenceText:
             if self._matcher.matched is not None:
                 break
             self.generated += 1
-            piece = self._stream.push((token_id,)) + self._shown.get(token_id, "")
+            ends = output.finish_reason == "stop" and position == len(output.token_ids) - 1
+            shown = "" if ends and not self._include_stop else self._shown.get(token_id, "")
+            piece = self._stream.push((token_id,)) + shown
             logprob = output.logprobs[position] if output.logprobs else None
             self._waiting.append((PlacedToken(token_id, self._read, logprob), self._read + len(piece)))
             self._read += len(piece)

@@ -14,7 +14,6 @@ class StopMatcher:
 
     def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
         self._stops = tuple(stop for stop in stops if stop)
-        self._longest = max(map(len, self._stops), default=0)
         self._include = include
         self._held = ""
         self.matched: str | None = None
@@ -50,8 +49,9 @@ class StopMatcher:
 
     def _possible_beginning(self, text: str) -> int:
         """The length of the longest suffix of `text` that is a prefix of a stop string."""
-        for size in range(min(self._longest - 1, len(text)), 0, -1):
-            tail = text[len(text) - size :]
-            if any(len(stop) > size and stop.startswith(tail) for stop in self._stops):
-                return size
-        return 0
+        # Bounded by the letters of all stop strings, however many there are.
+        longest = 0
+        for stop in self._stops:
+            sizes = range(min(len(stop) - 1, len(text)), longest, -1)
+            longest = next((size for size in sizes if text.endswith(stop[:size])), longest)
+        return longest

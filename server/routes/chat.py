@@ -20,9 +20,12 @@ from server.protocol.chat import (
     ChatRequest,
 )
 from server.protocol.generation import Usage
+from server.protocol.tools import FunctionReply, ToolCallReply
+from server.replies.answer_parts import Content, Reasoning, WholeAnswer
 from server.replies.answer_reader import AnswerReader
+from server.replies.call_deltas import call_deltas
 from server.replies.generation import Generation
-from server.replies.logprobs import chat_logprobs
+from server.replies.logprobs import chat_logprobs, prompt_entries
 from server.replies.sequence_text import Delta, PlacedToken
 from server.routes.generation import reply_head, respond, start_generation
 from server.service import service_of
@@ -46,7 +49,12 @@ class _ChatFormat:
         self._body = body
         self._vocabulary = generation.plan.base.vocabulary
         self._head = reply_head("chatcmpl", body, generation)
-        self._readers = [AnswerReader(generation.plan.tools) for _ in range(generation.plan.width)]
+        self._opening = generation.plan.opening
+        self._prompt, self._prompt_told = generation.plan.prompts[0], False
+        self._readers = [
+            AnswerReader(generation.plan.tools, generation.plan.thinking)
+            for _ in range(generation.plan.width)
+        ]
 
     def whole(self, answers: Sequence[Delta], usage: Usage) -> ChatCompletion:
         head = self._head
@@ -55,26 +63,41 @@ class _ChatFormat:
             created=head.created,
             model=head.model,
             choices=[self._whole_choice(answer) for answer in answers],
+            prompt_logprobs=prompt_entries(
+                self._vocabulary, answers[0].prompt_logprobs, self._body.prompt_logprobs
+            ),
             steering=head.steering,
+            system_fingerprint=head.system_fingerprint,
             usage=usage,
+            prompt_token_ids=self._prompt_ids(),
         )
 
     def opening(self) -> Iterator[ChatChunkChoice]:
         for index in range(len(self._readers)):
-            yield ChatChunkChoice(index=index, delta=ChatDelta(role="assistant", content=""))
+            yield ChatChunkChoice(index=index, delta=ChatDelta(role="assistant", content=self._opening))
 
     def choice(self, delta: Delta) -> ChatChunkChoice | None:
         reader = self._readers[delta.index]
-        content, calls = reader.read(delta.text, final=delta.finish_reason is not None)
+        parts = reader.read(delta.text, final=delta.finish_reason is not None)
+        content = "".join(part.text for part in parts if isinstance(part, Content))
+        thoughts = "".join(part.text for part in parts if isinstance(part, Reasoning))
+        calls = call_deltas(parts)
         logprobs = self._logprobs(delta.tokens) if delta.tokens else None
-        if not (content or calls or logprobs or delta.finish_reason):
+        wanted = self._body.return_token_ids and delta.tokens
+        if not (content or thoughts or calls or logprobs or wanted or delta.finish_reason):
             return None
         return ChatChunkChoice(
             index=delta.index,
-            delta=ChatDelta(content=content or None, tool_calls=calls or None),
+            delta=ChatDelta(
+                content=content or None,
+                reasoning_content=thoughts or None,
+                tool_calls=None if self._body.functions else calls or None,
+                function_call=calls[0].function if self._body.functions and calls else None,
+            ),
             logprobs=logprobs,
-            finish_reason=reader.finish_reason(delta.finish_reason),
+            finish_reason=self._finish(reader.finish_reason(delta.finish_reason)),
             stop_reason=delta.stop_reason,
+            token_ids=self._token_ids(delta),
         )
 
     def chunk(self, choices: list[ChatChunkChoice], usage: Usage | None) -> ChatChunk:
@@ -85,29 +108,56 @@ class _ChatFormat:
             model=head.model,
             choices=choices,
             steering=head.steering,
+            system_fingerprint=head.system_fingerprint,
             usage=usage,
+            prompt_token_ids=self._prompt_ids(),
         )
 
     def _whole_choice(self, answer: Delta) -> ChatChoice:
         reader = self._readers[answer.index]
-        content, calls = reader.read(answer.text, final=True)
         return ChatChoice(
             index=answer.index,
-            message=AssistantMessage(
-                content=None if calls and not content else content,
-                tool_calls=[call.model_copy(update={"index": None}) for call in calls] or None,
-            ),
+            message=self._message(reader, WholeAnswer.of(reader.read(answer.text, final=True))),
             logprobs=self._logprobs(answer.tokens),
-            finish_reason=reader.finish_reason(answer.finish_reason),
+            finish_reason=self._finish(reader.finish_reason(answer.finish_reason)),
             stop_reason=answer.stop_reason,
+            token_ids=self._token_ids(answer),
         )
 
+    def _message(self, reader: AnswerReader, said: WholeAnswer) -> AssistantMessage:
+        calls = [
+            ToolCallReply(id=call.id, function=FunctionReply(name=call.name, arguments=call.arguments))
+            for call in said.calls
+        ]
+        # A call that was cut off before its name is no call, and no content either.
+        empty = None if calls or said.reasoning or reader.demands_calls else ""
+        old = bool(self._body.functions)
+        return AssistantMessage(
+            content=self._opening + said.content or empty,
+            reasoning_content=said.reasoning or None,
+            tool_calls=None if old else calls or None,
+            function_call=calls[0].function if old and calls else None,
+        )
+
+    def _finish(self, reason: str | None) -> str | None:
+        return "function_call" if reason == "tool_calls" and self._body.functions else reason
+
+    def _prompt_ids(self) -> list[int] | None:
+        """The prompt's ids, once for each reply, where they are asked for."""
+        wanted = bool(self._body.return_token_ids) and not self._prompt_told
+        self._prompt_told = True
+        return list(self._prompt.ids) if wanted else None
+
+    def _token_ids(self, delta: Delta) -> list[int] | None:
+        return delta.token_ids if self._body.return_token_ids else None
+
     def _logprobs(self, tokens: Sequence[PlacedToken]) -> ChatLogprobs | None:
-        if not self._body.logprobs:
+        if not self._body.wants_logprobs:
             return None
         return chat_logprobs(
             self._vocabulary,
             tokens,
-            top=self._body.top_logprobs or 0,
+            top=self._body.asked_top,
             details=bool(self._body.steering_details),
+            as_ids=bool(self._body.return_tokens_as_token_ids),
         )

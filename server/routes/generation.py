@@ -52,12 +52,17 @@ class ReplyHead:
     created: int
     model: str
     steering: list[ResolvedSteering] | None
+    system_fingerprint: str
 
 
 def reply_head(prefix: str, body: GenerationFields, generation: Generation) -> ReplyHead:
     """The head of a new reply; `prefix` begins its id."""
     return ReplyHead(
-        f"{prefix}-{uuid.uuid4().hex}", int(time.time()), body.model, list(generation.steering) or None
+        f"{prefix}-{body.request_id or uuid.uuid4().hex}",
+        int(time.time()),
+        body.model,
+        list(generation.steering) or None,
+        generation.plan.base.fingerprint,
     )
 
 

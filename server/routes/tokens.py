@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 
 from server.errors import bad_request, echo
 from server.intake.body import read_body
+from server.intake.chat_options import chat_options
 from server.intake.encoding import encode_messages, encode_text
 from server.protocol.tokens import (
     Detokenized,
@@ -30,11 +31,15 @@ async def tokenize(request: Request) -> Tokenized:
     messages, prompt = body.messages, body.prompt
     if (messages is None) == (prompt is None):
         raise bad_request("Exactly one of `prompt` and `messages` is needed.", "prompt")
+    if messages is None and body.tools:
+        raise bad_request("`tools` need `messages`.", "tools")
 
     def encode() -> list[int]:
         if messages is not None:
-            add = body.add_generation_prompt is not False
-            return encode_messages(base, messages, add_generation_prompt=add)
+            options = chat_options(base, body)
+            special = bool(body.add_special_tokens)
+            tools = body.tools or ()
+            return encode_messages(base, messages, tools=tools, options=options, special=special).ids
         return encode_text(base, prompt or "", special=body.add_special_tokens is not False)
 
     tokens = await base.off_loop(encode)

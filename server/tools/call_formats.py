@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from server.tools.free_text import any_text, free_rules
 
 Mark = Callable[[str], str]
 """Maps a marker such as `<tool_call>` to its form in a grammar: a string, or a special token's id."""
@@ -50,11 +52,24 @@ class ToolFormat(Protocol):
     def markers(self) -> frozenset[str]:
         """Markers of calls. Where one is a special token, it must be read as text all the same."""
 
+    @property
+    def closing(self) -> tuple[str, ...]:
+        """The strings that follow a call's arguments, white space between them."""
+
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:
         """The grammar rule `calls`: one call, or with `parallel` one or more.
 
         It refers to the rules `arguments_0`, `arguments_1` ... for the arguments of each function in `names`.
         """
+
+    def free_grammar(self, names: Sequence[str], mark: Mark, others: str, *, parallel: bool) -> str:
+        """The grammar rule `free`: any text, in which a call that has begun must go on as in `calls`.
+
+        `others` is the grammar's form of the special tokens that text may contain.
+        """
+
+    def beginnings(self, names: Iterable[str]) -> dict[str, str]:
+        """The function that each beginning of a call, up to its arguments, names: as `grammar` has them written."""
 
     def read(self, text: str, names: Collection[str], *, final: bool) -> tuple[list[Call], str] | None:
         """Parses the calls at the start of `text`, which begins with an opening; returns them and the rest of the text.
@@ -85,14 +100,24 @@ class HermesCalls:
     anywhere = True
     between = " \n\r\t"
     markers = frozenset({"<tool_call>", "</tool_call>"})
+    closing = ("}", "</tool_call>")
 
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:
         """Each call, and its object, on lines of their own."""
         more = r' ("\n" call)*' if parallel else ""
+        return f"calls: call{more}\ncall: {mark('<tool_call>')} written\n{self._written(names, mark)}"
+
+    def free_grammar(self, names: Sequence[str], mark: Mark, others: str, *, parallel: bool) -> str:
+        """Calls anywhere in the text."""
+        return free_rules(mark("<tool_call>"), others, parallel=parallel) + self._written(names, mark)
+
+    def beginnings(self, names: Iterable[str]) -> dict[str, str]:
+        """The tag, a new line, and the object up to its arguments."""
+        return {f"<tool_call>\n{_beginning(name, 'arguments')}": name for name in names}
+
+    def _written(self, names: Sequence[str], mark: Mark) -> str:
         body = _objects(names, "arguments")
-        return (
-            f'calls: call{more}\ncall: {mark("<tool_call>")} "\\n" body "\\n" {mark("</tool_call>")}\n{body}'
-        )
+        return f'written: "\\n" body "\\n" {mark("</tool_call>")}\n{body}'
 
     def read(self, text: str, names: Collection[str], *, final: bool) -> tuple[list[Call], str] | None:
         """One call; the closing tag may be missing."""
@@ -116,10 +141,28 @@ class LlamaCalls:
     anywhere = False
     between = "; \n\r\t"
     markers = frozenset({"<|python_tag|>"})
+    closing = ("}",)
 
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:
         """One call, even with `parallel`: these models and their templates support no more at a time."""
         return f"calls: body\n{_objects(names, 'parameters')}"
+
+    def free_grammar(self, names: Sequence[str], mark: Mark, others: str, *, parallel: bool) -> str:
+        """A call at the beginning of the text. An object in another form stays text."""
+        ways = [f'begun_{i} arguments_{i} "}}"' for i in range(len(names))]
+        begun = "".join(
+            f"begun_{i}[lazy]: {json.dumps(_beginning(name, 'parameters'))}\n" for i, name in enumerate(names)
+        )
+        tag = mark("<|python_tag|>")
+        if tag.startswith("<["):
+            ways.append(f"{tag} body")
+        return f"free: {any_text(others)} | {' | '.join(ways)}\n{begun}{_objects(names, 'parameters')}"
+
+    def beginnings(self, names: Iterable[str]) -> dict[str, str]:
+        """The object up to its arguments, perhaps after the tag."""
+        return {
+            f"{tag}{_beginning(name, 'parameters')}": name for name in names for tag in ("", "<|python_tag|>")
+        }
 
     def read(self, text: str, names: Collection[str], *, final: bool) -> tuple[list[Call], str] | None:
         """One call; semicolons may separate it from the next."""
@@ -141,16 +184,34 @@ class MistralCalls:
     between: str = " \n\r\t"
     markers: frozenset[str] = frozenset({"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"})
 
+    @property
+    def closing(self) -> tuple[str, ...]:
+        """The end of the object and of the list; nothing after named calls."""
+        return () if self.named else ("}", "]")
+
     def grammar(self, names: Sequence[str], mark: Mark, *, parallel: bool) -> str:
         """Calls in the one of the two forms that the template writes."""
-        opening = mark("[TOOL_CALLS]")
+        more = "+" if self.named and parallel else ""
+        written = self._written(names, mark, parallel)
+        return f"calls: call{more}\ncall: {mark('[TOOL_CALLS]')} written\n{written}"
+
+    def free_grammar(self, names: Sequence[str], mark: Mark, others: str, *, parallel: bool) -> str:
+        """Calls anywhere in the text."""
+        free = free_rules(mark("[TOOL_CALLS]"), others, parallel=parallel)
+        return free + self._written(names, mark, parallel)
+
+    def beginnings(self, names: Iterable[str]) -> dict[str, str]:
+        """A name, or the first object of the list, up to the arguments. Later objects of a list are read whole."""
         if self.named:
-            calls = " | ".join(
-                f'{opening} "{name}" {mark("[ARGS]")} arguments_{i}' for i, name in enumerate(names)
-            )
-            return f"calls: call{'+' if parallel else ''}\ncall: {calls}\n"
+            return {f"[TOOL_CALLS]{name}[ARGS]": name for name in names}
+        return {f"[TOOL_CALLS] [{_beginning(name, 'arguments')}": name for name in names}
+
+    def _written(self, names: Sequence[str], mark: Mark, parallel: bool) -> str:
+        if self.named:
+            ways = " | ".join(f'"{name}" {mark("[ARGS]")} arguments_{i}' for i, name in enumerate(names))
+            return f"written: {ways}\n"
         more = ' (", " body)*' if parallel else ""
-        return f'calls: {opening} " [" body{more} "]"\n{_objects(names, "arguments")}'
+        return f'written: " [" body{more} "]"\n{_objects(names, "arguments")}'
 
     def read(self, text: str, names: Collection[str], *, final: bool) -> tuple[list[Call], str] | None:
         """All calls of a list, or one named call: both forms are parsed, whichever the template writes."""
@@ -177,9 +238,14 @@ class MistralCalls:
 
 def _objects(names: Sequence[str], key: str) -> str:
     """The grammar rule `body`: one object with a function's name and its arguments under `key`."""
-    beginnings = [json.dumps(f'{{"name": "{name}", "{key}": ') for name in names]
+    beginnings = [json.dumps(_beginning(name, key)) for name in names]
     ways = " | ".join(f'{beginning} arguments_{i} "}}"' for i, beginning in enumerate(beginnings))
     return f"body: {ways}\n"
+
+
+def _beginning(name: str, key: str) -> str:
+    """The object of a call, up to the arguments under `key`."""
+    return f'{{"name": "{name}", "{key}": '
 
 
 def _decode(text: str, final: bool) -> tuple[object, str] | None:

@@ -28,6 +28,8 @@ def check_request(request: Request, vocab_size: int, max_model_len: int) -> None
             raise InvalidRequestError(
                 f"prompt: token id {token} is not between 0 and {vocab_size - 1}", "prompt"
             )
+    if request.constraint is not None and request.sampling.allowed_token_ids:
+        raise InvalidRequestError("allowed_token_ids: not together with a grammar", "allowed_token_ids")
     _check_sampling(request.sampling, vocab_size)
 
 
@@ -61,8 +63,11 @@ def _check_sampling(params: SamplingParams, vocab_size: int) -> None:
             )
     if params.min_tokens and len(params.stop_token_ids) >= vocab_size:
         raise InvalidRequestError("stop_token_ids: with min_tokens they leave no token", "stop_token_ids")
-    for token in params.stop_token_ids:
-        if not 0 <= token < vocab_size:
-            raise InvalidRequestError(
-                f"stop_token_ids: token id {token} is not between 0 and {vocab_size - 1}", "stop_token_ids"
-            )
+    for name in ("stop_token_ids", "allowed_token_ids"):
+        for token in getattr(params, name):
+            if not 0 <= token < vocab_size:
+                raise InvalidRequestError(
+                    f"{name}: token id {token} is not between 0 and {vocab_size - 1}", name
+                )
+    if not all(params.bad_sequences):
+        raise InvalidRequestError("bad_sequences: one has no tokens", "bad_sequences")

@@ -23,10 +23,13 @@ class EndRules:
         return self.eos_token_ids | sampling.stop_token_ids
 
     def forbidden(self, sequence: SequenceState) -> tuple[int, ...]:
-        """The tokens that must not be drawn now: the end tokens before `min_tokens`."""
-        if sequence.generated_count >= sequence.request.sampling.min_tokens:
-            return ()
-        return tuple(sorted(self.end_tokens(sequence)))
+        """The tokens that must not be drawn now: the end tokens before `min_tokens`, and those that would complete a
+        bad sequence."""
+        sampling = sequence.request.sampling
+        tokens = set(sequence.completions(sampling.bad_sequences)) if sampling.bad_sequences else set[int]()
+        if sequence.generated_count < sampling.min_tokens:
+            tokens |= self.end_tokens(sequence)
+        return tuple(sorted(tokens))
 
     def has_room(self, sequence: SequenceState) -> bool:
         """False where the next token is the last one, whichever it is."""

@@ -270,6 +270,7 @@ class Engine:
         output = replace(
             builder.output(row, request_id, prompt_logprobs),
             finish_reason="stop" if complete else self._ends.reason(sequence),
+            cached_tokens=sequence.cached_tokens,
         )
         if output.finish_reason is not None:
             self._finish(sequence)

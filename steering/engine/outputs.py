@@ -19,7 +19,8 @@ class StepOutput:
     `logprobs` is as long as `token_ids` when asked for, else empty. `prompt_logprobs` comes once, with the first
     output of a scoring request; its first entry is None, because nothing precedes the first token. `error` and `cause`
     are given with the finish reason "error". `changed`: tokens at which the steered argmax differs from the base's.
-    `kl`: KL(steered || base) in nats; None where nothing steers or it was not measured.
+    `kl`: KL(steered || base) in nats; None where nothing steers or it was not measured. `cached_tokens`: how many of
+    the prompt's tokens the base's prefix cache had.
     """
 
     request_id: str
@@ -31,6 +32,7 @@ class StepOutput:
     cause: Cause | None = None
     changed: int = 0
     kl: float | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

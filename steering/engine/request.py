@@ -14,7 +14,8 @@ class SamplingParams:
 
     `temperature` 0 is greedy. `top_k` 0 means all tokens. `logprobs`: None for none, k >= 0 for the chosen token and
     the k best ones. `prompt_logprobs`: the same for every prompt token (scoring). Log probabilities are the steered
-    distribution's, before penalties, bias and temperature.
+    distribution's, before penalties, bias and temperature. `allowed_token_ids`: the only tokens that may be drawn;
+    empty for all. `bad_sequences`: token sequences that may not be completed.
     """
 
     max_tokens: int = 16
@@ -32,6 +33,8 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    allowed_token_ids: tuple[int, ...] = ()
+    bad_sequences: tuple[tuple[int, ...], ...] = ()
 
     @property
     def penalises(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ class SamplingRow:
     """One row's parameters, and the tokens that its penalties count.
 
     `uniform`: this step's number in [0, 1) from the request's own generator, so that a seed gives the same text in any
-    batch. `forbidden`: token ids that must not be drawn now (end tokens before `min_tokens`).
+    batch. `forbidden`: token ids that must not be drawn now (end tokens before `min_tokens`, ends of bad sequences).
     """
 
     params: SamplingParams
@@ -74,7 +74,9 @@ def adjust(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
 
 
 def _needs_adjusting(row: SamplingRow) -> bool:
-    return bool(row.params.penalises or row.params.logit_bias or row.forbidden)
+    return bool(
+        row.params.penalises or row.params.logit_bias or row.forbidden or row.params.allowed_token_ids
+    )
 
 
 def _adjust_row(scores: Tensor, row: SamplingRow) -> None:
@@ -95,8 +97,16 @@ def _adjust_row(scores: Tensor, row: SamplingRow) -> None:
     if params.logit_bias:
         ids, biases = zip(*params.logit_bias, strict=True)
         scores.index_add_(0, on_device(ids, device), on_device(biases, device, scores.dtype))
-    if row.forbidden:
-        scores.index_fill_(0, on_device(row.forbidden, device), float("-inf"))
+    forbidden: Collection[int] = row.forbidden
+    if params.allowed_token_ids:
+        allowed = on_device(params.allowed_token_ids, device)
+        kept = scores[allowed]
+        scores.fill_(float("-inf")).index_copy_(0, allowed, kept)
+        if set(params.allowed_token_ids) <= set(forbidden):
+            # As where a grammar leaves only them: a token must be drawn.
+            forbidden = ()
+    if forbidden:
+        scores.index_fill_(0, on_device(list(forbidden), device), float("-inf"))
 
 
 def _draw_from_all(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:

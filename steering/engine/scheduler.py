@@ -189,6 +189,8 @@ class Scheduler:
         self.waiting.remove(sequence)
         sequence.pages = shared
         sequence.computed = len(shared) * self.allocator.page_size
+        if not sequence.started:
+            sequence.cached_tokens = sequence.computed
         self.running.append(sequence)
         return True
 

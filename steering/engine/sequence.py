@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -16,7 +17,8 @@ from steering.session.row import SteeredRow
 class SequenceState:
     """A waiting or running request: its tokens, its pages, and how far its keys and values are computed.
 
-    `tokens` is the list that `row`, its row in the steering session, reads.
+    `tokens` is the list that `row`, its row in the steering session, reads. `cached_tokens`: how many of the prompt's
+    tokens the prefix cache had when it was first admitted.
     """
 
     def __init__(self, request: Request, row: SteeredRow, tokens: list[int]) -> None:
@@ -27,6 +29,7 @@ class SequenceState:
         self.pages: list[int] = []
         self.computed = 0
         self.started = False
+        self.cached_tokens = 0
         self.constraint = None if request.constraint is None else request.constraint.start()
         self.prompt_logprobs: list[TokenLogprob | None] = []
         # Python's generator, not torch's: one uniform number a step is cheap, and independent of the device.
@@ -41,6 +44,13 @@ class SequenceState:
     def generated_count(self) -> int:
         """The number of tokens after the prompt."""
         return len(self.tokens) - self.prompt_length
+
+    def completions(self, sequences: Sequence[Sequence[int]]) -> Iterator[int]:
+        """The last token of each of `sequences` whose other tokens end the generated ones."""
+        for tokens in sequences:
+            start = len(self.tokens) - len(tokens) + 1
+            if start >= self.prompt_length and self.tokens[start:] == list(tokens[:-1]):
+                yield tokens[-1]
 
     @property
     def scores_prompt(self) -> bool:

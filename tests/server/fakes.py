@@ -202,7 +202,9 @@ class FakeEngine:
         if reason is not None:
             del self.running[request.request_id]
         logprobs = tuple(self._logprob(token) for token in tokens) if sampling.logprobs is not None else ()
-        return StepOutput(request.request_id, tokens, logprobs, prompt, reason, changed=len(tokens), kl=0.1)
+        return StepOutput(
+            request.request_id, tokens, logprobs, prompt, reason, changed=len(tokens), kl=0.1, cached_tokens=1
+        )
 
     def _logprob(self, token: int) -> TokenLogprob:
         return TokenLogprob(token, -0.5, 1, -1.0, 0.5, ((token, -0.5), (0, -2.0)))

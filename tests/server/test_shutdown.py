@@ -106,7 +106,7 @@ def test_work_that_outlasts_the_timeout_is_ended_with_an_error(serve: Serve) -> 
     os.kill(server.pid, signal.SIGTERM)
     work.join(30)
     error = json.loads(work.events[-1])["error"]
-    assert (error["code"], error["type"]) == (503, "unavailable_error")
+    assert (error["code"], error["type"]) == ("503", "unavailable_error")
     assert exit_status(server) == 0
 
 

@@ -156,7 +156,7 @@ def test_a_prompt_of_too_many_bytes_is_a_413(
     # The limit is in bytes: sixty of these characters are 120.
     for text in ("é" * 60, "a" * 101, "a" * 5000):
         reply = post(text)
-        assert (reply.status_code, reply.json()["error"]["code"]) == (413, 413)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (413, "413")
     assert tokenized == []
     assert post("é" * 25).status_code == 200
 
@@ -172,7 +172,7 @@ def test_a_request_past_its_deadline_ends_with_a_503(
     error = (
         json.loads(reply.text.strip().split("\n\n")[-1].removeprefix("data: ")) if stream else reply.json()
     )["error"]
-    assert (error["code"], reply.status_code) == (503, 200 if stream else 503)
+    assert (error["code"], reply.status_code) == ("503", 200 if stream else 503)
     assert "0.3 seconds" in error["message"]
     wait_for(lambda: not engine.running)
 

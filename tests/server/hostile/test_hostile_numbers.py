@@ -41,8 +41,8 @@ def number_fields(model: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """The model's fields that are numbers, each with its JSON schema."""
     for name, field in TypeAdapter(model).json_schema()["properties"].items():
         for choice in field.get("anyOf", [field]):
-            if choice.get("type") in ("integer", "number"):
-                yield name, choice
+            if choice.get("type") in ("integer", "number") and "const" not in choice:
+                yield name, {**choice, "or boolean": {"type": "boolean"} in field.get("anyOf", [])}
 
 
 def bounds(schema: dict[str, Any]) -> Iterator[str]:
@@ -55,17 +55,19 @@ def bounds(schema: dict[str, Any]) -> Iterator[str]:
             yield json.dumps(bound + way if whole else math.nextafter(bound, way * math.inf))
 
 
-def is_valid(literal: str, schema: dict[str, Any]) -> bool:
-    """Whether the field may have this value, by its schema alone."""
+def is_valid(literal: str, schema: dict[str, Any], *, whole_floats: bool = True) -> bool:
+    """Whether the field may have this value, by its schema alone. `whole_floats`: 1.0 is an integer."""
     try:
         value = json.loads(literal)
     except ValueError:
         return False
+    if isinstance(value, bool) and schema["or boolean"]:
+        return True
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if isinstance(value, float) and not math.isfinite(value):
         return False
-    if schema["type"] == "integer" and not isinstance(value, int):
+    if schema["type"] == "integer" and not (isinstance(value, int) or (whole_floats and value.is_integer())):
         return False
     return bool(
         value >= schema.get("minimum", -math.inf)
@@ -115,7 +117,7 @@ def test_steering_by_a_number_out_of_place(attack: Attack, name: str, schema: di
         steering = f'{{"adapter": "steer", "{name}": {literal}}}'
         content = f'{json.dumps(BASICS[COMPLETIONS])[:-1]}, "steering": {steering}}}'
         reply = attack.send(COMPLETIONS, content=content)
-        if is_valid(literal, schema):
+        if is_valid(literal, schema, whole_floats=False):
             assert reply.status_code == 200, (literal, reply.text)
         else:
             assert reply.status_code == 400, literal

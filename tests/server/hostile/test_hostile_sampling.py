@@ -76,8 +76,8 @@ def test_a_bias_on_tokens_that_the_steering_vocabulary_lacks(attack: Attack) -> 
 @pytest.mark.parametrize(
     "stop",
     [
-        *("", [""], ["a", ""], [None], [1], 1, True, {}, [[]], ["a"] * 17, ["a"] * 10_000),
-        *("x" * 1_000_000, ["x" * 1001]),
+        *([""], ["a", ""], [None], [1], 1, True, {}, [[]], ["a"] * 257, ["a"] * 10_000),
+        *("x" * 1_000_000, ["x" * 1001], ["x" * 1000] * 17),
     ],
     ids=lambda stop: repr(stop)[:20],
 )
@@ -91,7 +91,9 @@ def test_half_a_character_is_no_stop_string(attack: Attack, stop: bytes) -> None
 
 
 @pytest.mark.parametrize(
-    "stop", ["\ufffd", "\x00", [], ["a" * 1000] * 16, "<|endoftext|>"], ids=lambda s: ascii(s)[:20]
+    "stop",
+    ["\ufffd", "\x00", [], ["a" * 1000] * 16, ["a" * 62] * 256, "", "<|endoftext|>"],
+    ids=lambda s: ascii(s)[:20],
 )
 def test_odd_stop_strings_are_served(attack: Attack, stop: Any) -> None:
     attack.accept(COMPLETIONS, {"stop": stop, "max_tokens": 20})

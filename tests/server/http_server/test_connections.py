@@ -90,7 +90,7 @@ def test_a_body_of_two_lengths_is_a_400_and_ends_its_connection(
     opened.sendall(request_bytes)
     status, headers, body = reply(opened)
     assert (status, headers["connection"]) == (400, "close")
-    assert json.loads(body)["error"]["code"] == 400
+    assert json.loads(body)["error"]["code"] == "400"
     assert is_closed(opened)
     assert engine.seen == []
 

@@ -54,6 +54,7 @@ def test_every_form_of_prompt(
         "prompt_tokens": tokens,
         "completion_tokens": tokens + len(expected),
         "total_tokens": 2 * tokens + len(expected),
+        "prompt_tokens_details": {"cached_tokens": len(expected)},
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from server.tools.call_formats import Call, HermesCalls, LlamaCalls, MistralCalls, ToolFormat
 from server.tools.call_reader import ToolCallReader
 
@@ -17,7 +19,10 @@ NAMES = frozenset({"weather", "clock"})
 def read(form: ToolFormat, pieces: list[str], *, parallel: bool = True) -> list[str | Call]:
     """All parts of a text, with adjacent content joined."""
     reader = ToolCallReader(form, NAMES, parallel=parallel)
-    parts = [part for piece in pieces for part in reader.push(piece)] + reader.finish()
+    # Without a grammar, calls are read whole.
+    parts = cast(
+        list[str | Call], [part for piece in pieces for part in reader.push(piece)] + reader.finish()
+    )
     joined: list[str | Call] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):

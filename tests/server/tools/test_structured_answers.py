@@ -156,20 +156,24 @@ def test_fields_that_mean_nothing_here_change_nothing(
     assert reply.status_code == (200 if name in MEANINGLESS else 400)
 
 
-COMPLETIONS = (
-    "prompt n best_of max_tokens min_tokens temperature top_p top_k min_p seed stop stop_token_ids "
-    "include_stop_str_in_output ignore_eos presence_penalty frequency_penalty repetition_penalty logit_bias logprobs "
-    "echo stream stream_options response_format user model steering steering_details"
+BOTH = (
+    "n max_tokens min_tokens temperature top_p top_k min_p seed stop stop_token_ids include_stop_str_in_output "
+    "ignore_eos presence_penalty frequency_penalty repetition_penalty logit_bias logprobs echo stream stream_options "
+    "model steering steering_details "
+    "response_format structured_outputs guided_json guided_regex guided_choice guided_grammar guided_decoding_backend "
+    "json_schema grammar regex ebnf "
+    "prompt_logprobs return_token_ids return_tokens_as_token_ids bad_words allowed_token_ids skip_special_tokens "
+    "spaces_between_special_tokens truncate_prompt_tokens request_id priority cache_prompt use_beam_search "
+    "length_penalty typical_p tfs_z mirostat dynatemp_range xtc_probability dry_multiplier"
 )
+COMPLETIONS = "prompt best_of suffix"
 CHAT = (
-    "messages n max_tokens max_completion_tokens min_tokens temperature top_p top_k min_p seed stop stop_token_ids "
-    "include_stop_str_in_output ignore_eos presence_penalty frequency_penalty repetition_penalty logit_bias logprobs "
-    "top_logprobs stream stream_options response_format tools tool_choice parallel_tool_calls user model steering "
-    "steering_details"
+    "messages max_completion_tokens top_logprobs tools tool_choice functions function_call add_generation_prompt "
+    "continue_final_message chat_template_kwargs documents"
 )
 
 
 def test_the_requests_fields_are_these_and_no_others() -> None:
     """Pins the interface: no field is lost or added by accident."""
-    assert set(CompletionRequest.model_fields) == {*COMPLETIONS.split(), *MEANINGLESS}
-    assert set(ChatRequest.model_fields) == {*CHAT.split(), *MEANINGLESS, *OF_CHAT}
+    assert set(CompletionRequest.model_fields) == {*BOTH.split(), *COMPLETIONS.split(), *MEANINGLESS}
+    assert set(ChatRequest.model_fields) == {*BOTH.split(), *CHAT.split(), *MEANINGLESS, *OF_CHAT}

@@ -105,6 +105,37 @@ def test_end_tokens_end_and_are_reported(make_engine: MakeEngine) -> None:
     assert stopped.finish == "stop"
 
 
+def test_a_bad_sequence_is_never_completed(workshop: Workshop, make_engine: MakeEngine) -> None:
+    engine = make_engine(BASE)
+    free = run_alone(engine, request("g", PROMPT, count=8)).tokens
+    bad = (tuple(free[3:6]), (free[0],))
+    tokens = run_alone(engine, request("b", PROMPT, count=8, bad_sequences=bad)).tokens
+    oracle, text = Oracle(workshop.naive(BASE)), list(PROMPT)
+    for token in tokens:
+        row = oracle.logprobs(text)
+        for sequence in bad:
+            # Only what was generated counts, not the prompt.
+            said = text[len(PROMPT) :]
+            if said[len(said) - len(sequence) + 1 :] == list(sequence[:-1]):
+                row[sequence[-1]] = -torch.inf
+        assert token == int(row.argmax())
+        text.append(token)
+    # With its beginning in the prompt only, nothing is forbidden.
+    split = (PROMPT[-1], free[0])
+    assert run_alone(engine, request("s", PROMPT, count=2, bad_sequences=(split,))).tokens == free[:2]
+
+
+def test_the_cached_part_of_a_prompt_is_told(make_engine: MakeEngine) -> None:
+    engine = make_engine(BASE, page_size=4)
+    prompt = [*PROMPT, *PROMPT][:13]
+    told: list[int] = []
+    for name in "ab":
+        engine.add_request(request(name, prompt, count=2))
+        while engine.has_work:
+            told += [output.cached_tokens for output in engine.step()]
+    assert told == [0, 0, 12, 12]
+
+
 def test_log_probabilities_come_only_when_asked_for(make_engine: MakeEngine) -> None:
     engine = make_engine(BASE)
     silent = run_alone(engine, request("n", PROMPT, logprobs=None, count=4))

@@ -26,8 +26,12 @@ def naive_scores(logprobs: list[float], row: SamplingRow) -> list[float]:
         scores[token] -= params.presence_penalty + params.frequency_penalty * count
     for token, bias in params.logit_bias:
         scores[token] += bias
-    for token in row.forbidden:
-        scores[token] = float("-inf")
+    allowed = set(params.allowed_token_ids) or set(range(WIDTH))
+    # Forbidden tokens are drawn where nothing else is allowed.
+    forbidden = set(row.forbidden) if allowed - set(row.forbidden) else set()
+    for token in range(WIDTH):
+        if token not in allowed - forbidden:
+            scores[token] = float("-inf")
     return scores
 
 
@@ -61,6 +65,7 @@ PARAMS = st.builds(
         max_size=3,
         unique_by=lambda pair: pair[0],
     ).map(tuple),
+    allowed_token_ids=st.sampled_from([(), (), (0, 3, 7, 9), (7,), (0, 7)]),
 )
 TOKENS = st.lists(st.integers(0, WIDTH - 1), max_size=6)
 ROWS = st.builds(
