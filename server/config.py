@@ -90,6 +90,11 @@ class Config(BaseSettings):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="the type of the weights; `auto` is the one in the model's configuration"
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="threads that compute on a CPU; by default as many as the affinity mask and the CPU quota allow",
+    )
     max_model_len: int | None = Field(
         None,
         ge=1,

@@ -48,6 +48,10 @@ class ServeOptions:
     ] = None
     device: Device = None
     dtype: Dtype = None
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Threads that compute on a CPU; by default the cores that the process may use."),
+    ] = None
     max_model_len: MaxModelLen = None
     max_num_seqs: Annotated[
         int | None, typer.Option(help="The most sequences that run at once; by default 32.")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+
 from demo import demo_adapters, demo_models
 from server.config import Config
 from server.engines.threads import start_thread
 from steering.adapters import load_adapter
+from steering.device.cores import available_cores
 from steering.engine.engine import Engine, EngineConfig
 from steering.errors import ModelLoadError
 from steering.model.loading import load_model
@@ -23,12 +26,24 @@ the metric, a histogram, does not need it."""
 def load_engines(config: Config, progress: Progress | None = None) -> dict[str, Engine]:
     """An engine for each base, with every adapter attached to it; the bundled demo where no model is named.
 
-    Loads in a daemon thread (`start_thread` says why), so an interrupt ends the process without waiting for it.
-    `progress` is called there with the name of each stage. Raises `ModelLoadError` or `AdapterLoadError`.
+    Before that, the process takes its share of the cores (`share_cores`). Loads in a daemon thread (`start_thread` says
+    why), so an interrupt ends the process without waiting for it. `progress` is called there with the name of
+    each stage. Raises `ModelLoadError` or `AdapterLoadError`.
     """
+    share_cores(config.threads)
     return start_thread(
         lambda: _load(config, progress or (lambda stage: None)), "loading", daemon=True
     ).result()
+
+
+def share_cores(threads: int | None) -> None:
+    """Has torch compute with `threads` threads; with None, with no more than the cores that the process may use.
+
+    Two processes on one machine whose threads exceed the cores lose most of their speed: at each barrier all threads of
+    one wait for a thread that the other one keeps from running. torch itself does not look at CPU quotas. Variables
+    such as OMP_NUM_THREADS still lower the number.
+    """
+    torch.set_num_threads(threads or min(torch.get_num_threads(), available_cores()))
 
 
 def _load(config: Config, tell: Progress) -> dict[str, Engine]:
