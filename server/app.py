@@ -62,7 +62,8 @@ def build_app(
 ) -> FastAPI:
     """The app that serves `engines`; by default the bases and adapters that `config` names are loaded now.
 
-    `app.state.service` is its `Service`. Raises what `load_engines` raises, and ImportError where `config.traces` is
+    `app.state.service` is its `Service`. With an adapter store, the app loads the adapters when it is
+    started, before it takes requests. Raises what `load_engines` raises, and ImportError where `config.traces` is
     set and the extra `otel` is not installed.
     """
     if tracing is None:
@@ -71,8 +72,8 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service.start()
         try:
+            await service.start()
             yield
         finally:
             await service.close()

@@ -26,6 +26,8 @@ the metric, a histogram, does not need it."""
 def load_engines(config: Config, progress: Progress | None = None) -> dict[str, Engine]:
     """An engine for each base, with every adapter attached to it; the bundled demo where no model is named.
 
+    With an adapter store no adapter is attached: the store says which, once the engines run.
+
     Before that, the process takes its share of the cores (`share_cores`). Loads in a daemon thread (`start_thread` says
     why), so an interrupt ends the process without waiting for it. `progress` is called there with the name of
     each stage. Raises `ModelLoadError` or `AdapterLoadError`.
@@ -47,7 +49,9 @@ def share_cores(threads: int | None) -> None:
 
 
 def _load(config: Config, tell: Progress) -> dict[str, Engine]:
-    models, adapters = _named(config)
+    models, adapters = named_models(config), named_adapters(config)
+    if config.adapter_store is not None:
+        adapters = {}
     engines: dict[str, Engine] = {}
     for name, path in models.items():
         tell(f"{name}: loading")
@@ -76,10 +80,14 @@ def _load(config: Config, tell: Progress) -> dict[str, Engine]:
     return engines
 
 
-def _named(config: Config) -> tuple[Mapping[str, str | Path], Mapping[str, str | Path]]:
-    if config.model:
-        return config.model, config.adapter
-    models = demo_models()
+def named_models(config: Config) -> Mapping[str, str | Path]:
+    """The bases of the start by name. Raises `ModelLoadError` where there are none."""
+    models: Mapping[str, str | Path] = config.model or demo_models()
     if not models:
         raise ModelLoadError("no model is named, and the bundled demo's models are not installed")
-    return models, {**demo_adapters(), **config.adapter}
+    return models
+
+
+def named_adapters(config: Config) -> Mapping[str, str | Path]:
+    """The adapters of the start by name; the demo's where its bases are served."""
+    return config.adapter if config.model else {**demo_adapters(), **config.adapter}
