@@ -74,6 +74,12 @@ class Config(BaseSettings):
     adapters_dir: Directories = Field(
         (), description="directories from which adapters may be loaded at run time"
     )
+    adapter_store: str | None = Field(
+        None,
+        min_length=1,
+        description="a file that says which adapters are served, for all processes that are given it; a path, or a "
+        "URL of fsspec such as s3://bucket/adapters.json",
+    )
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0 for any free port")
     api_key: Strings = Field(
@@ -92,6 +98,11 @@ class Config(BaseSettings):
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="the type of the weights; `auto` is the one in the model's configuration"
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="threads that compute on a CPU; by default as many as the affinity mask and the CPU quota allow",
     )
     max_model_len: int | None = Field(
         None,

@@ -8,11 +8,15 @@ from typing import Literal
 
 from fastapi import Request
 
+from server.adapter_store import open_store
 from server.config import Config
-from server.engines.adapter_changes import AdapterChanges
+from server.engines.adapter_changes import AdapterChanges, OwnAdapters
 from server.engines.jobs import JobLimits
+from server.engines.loaded_adapters import LoadedAdapters
+from server.engines.loading import named_adapters
 from server.engines.places import Places
 from server.engines.port import EnginePort
+from server.engines.stored_adapters import StoredAdapters
 from server.engines.worker import EngineWorker
 from server.errors import ApiError, bad_request, echo, unavailable
 from server.served_base import ServedBase
@@ -21,9 +25,10 @@ from steering.specs import SteeringSpec
 
 
 class Service:
-    """The state of one app. Event loop only. Raises ValueError where there are no engines."""
+    """The state of one app. Event loop only."""
 
     def __init__(self, config: Config, engines: Mapping[str, EnginePort]) -> None:
+        """Raises ValueError where there are no engines, and `StoreError` where the adapter store cannot be opened."""
         if not engines:
             raise ValueError("a server needs at least one base")
         self.config = config
@@ -48,15 +53,22 @@ class Service:
             name: ServedBase(worker, max_prompt_bytes=int(config.max_prompt_bytes))
             for name, worker in self.workers.items()
         }
-        self.adapters = AdapterChanges(config, self.workers)
+        loaded = LoadedAdapters(config, self.workers)
+        self.stored: StoredAdapters | None = None
+        if config.adapter_store is not None:
+            store = open_store(config.adapter_store)
+            self.stored = StoredAdapters(config, loaded, store, named_adapters(config))
+        self.adapters: AdapterChanges = self.stored or OwnAdapters(config, loaded)
         self.created = int(time.time())
         self._phase: Literal["starting", "serving", "draining"] = "starting"
 
-    def start(self) -> None:
-        """Starts the workers. Must be called on the event loop."""
+    async def start(self) -> None:
+        """Starts the workers, loads what the adapter store names, and serves. Raises `StoreError`."""
         for base in self.bases.values():
             base.worker.start()
-        self._phase = "serving"
+        await self.adapters.start()
+        if self._phase == "starting":
+            self._phase = "serving"
 
     def drain(self) -> None:
         """Refuses new generations from now on; running ones go on."""
@@ -70,6 +82,7 @@ class Service:
     async def close(self) -> None:
         """Drains, then stops every base."""
         self.drain()
+        await self.adapters.close()
         for base in self.bases.values():
             await base.close()
 
@@ -94,6 +107,16 @@ class Service:
         if base is None or (colon and adapter not in base.engine.session.adapters()):
             raise ApiError(404, f"The model {echo(repr(name))} is not served here.", param="model")
         return base
+
+    async def settle(self, model: str | None, steering: Sequence[SteeringSpec] | None = None) -> None:
+        """Waits until the adapters that a request names are those of the adapter store; raises a 503 where it cannot.
+
+        Without a store it returns at once.
+        """
+        named = (model or "").partition(":")[2]
+        await self.adapters.settle(
+            [name for name in (named, *(spec.adapter for spec in steering or ())) if name]
+        )
 
     def choose(
         self, model: str, steering: Sequence[SteeringSpec] | None

@@ -85,7 +85,7 @@ def test_the_documents_name_settings_and_metrics_that_exist(series: dict[str, se
     known = {*series, *(name.removesuffix("_bucket") for name in series)}
     assert metrics <= known, metrics - known
     variables = {name.lower() for name in re.findall(r"TRIMTAB_([A-Z_]+)", text)}
-    assert variables <= {*Config.model_fields, "cache"}
+    assert variables <= {*Config.model_fields, "cache", "config"}
 
 
 def test_the_operators_page_names_every_setting() -> None:

@@ -121,8 +121,8 @@ async def _running(config: Config) -> AsyncIterator[Service]:
     from server.service import Service
 
     service = Service(config, engines)
-    service.start()
     try:
+        await service.start()
         yield service
     finally:
         await service.close()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.adapter_store import StoreError, open_store
 from server.cli.grouped_options import grouped_options
 from server.cli.loading import load_with_progress
 from server.cli.options import (
@@ -18,6 +19,7 @@ from server.cli.options import (
     MaxModelLen,
     Models,
     console,
+    fail,
     settings,
 )
 from server.telemetry.logs import setup_logging
@@ -36,6 +38,12 @@ class ServeOptions:
     adapters_dir: Annotated[
         list[str] | None, typer.Option(help="A directory that adapters may be loaded from at run time.")
     ] = None
+    adapter_store: Annotated[
+        str | None,
+        typer.Option(
+            help="A file, or a URL of fsspec, that says which adapters all processes with it serve."
+        ),
+    ] = None
     host: Annotated[str | None, typer.Option(help="The address to listen on; by default 127.0.0.1.")] = None
     port: Annotated[int | None, typer.Option(help="The port to listen on; by default 8000.")] = None
     api_key: Annotated[
@@ -50,6 +58,10 @@ class ServeOptions:
     ] = None
     device: Device = None
     dtype: Dtype = None
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Threads that compute on a CPU; by default the cores that the process may use."),
+    ] = None
     max_model_len: MaxModelLen = None
     max_num_seqs: Annotated[
         int | None, typer.Option(help="The most sequences that run at once; by default 32.")
@@ -127,6 +139,7 @@ def serve(*, config: ConfigFile = None, options: ServeOptions) -> None:
     """Serve bases and the adapters that steer them over an OpenAI-style API."""
     chosen = settings(config, **asdict(options))
     setup_logging(level=chosen.log_level, as_json=chosen.log_json)
+    _check_store(chosen.adapter_store)
     engines = load_with_progress(chosen)
     from server.app import build_app
     from server.http_server import make_server
@@ -136,6 +149,15 @@ def serve(*, config: ConfigFile = None, options: ServeOptions) -> None:
     server.run()
     if not server.started:
         raise typer.Exit(1)
+
+
+def _check_store(location: str | None) -> None:
+    """Ends with one line and status 1 where the adapter store cannot be read, before models are loaded for it."""
+    if location is not None:
+        try:
+            open_store(location).read()
+        except StoreError as error:
+            fail(str(error), error)
 
 
 def _announce(service: Service, url: str) -> None:

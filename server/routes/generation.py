@@ -72,6 +72,7 @@ async def start_generation(
     """Reserves places for `sequences`, makes the plan and submits it; raises `ApiError`."""
     service, client = service_of(request), client_of(request)
     service.require_open()
+    await service.settle(body.model, body.steering)
     with service.base(body.model).worker.reserve(sequences, client) as reservation:
         return await Generation.start(await plan(service, body, client), service.metrics, reservation)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from fastapi import APIRouter, Request
 
@@ -19,24 +19,27 @@ router = APIRouter()
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> ModelList:
-    """Lists every base, and every pair of base and adapter."""
-    return ModelList(data=list(_cards(service_of(request))))
+    """Lists every base, and every pair of base and adapter; of replicas, the pairs that all of them serve."""
+    service = service_of(request)
+    return ModelList(data=list(_cards(service, await service.adapters.offered())))
 
 
 @router.get("/v1/models/{name}")
 async def get_model(request: Request, name: str) -> ModelCard:
     """Describes one base, or one pair of base and adapter."""
-    for card in _cards(service_of(request)):
+    service = service_of(request)
+    for card in _cards(service, await service.adapters.offered()):
         if card.id == name:
             return card
     raise ApiError(404, f"The model {echo(repr(name))} is not served here.", param="model")
 
 
-def _cards(service: Service) -> Iterator[ModelCard]:
+def _cards(service: Service, offered: Collection[str] | None) -> Iterator[ModelCard]:
     for base in service.bases.values():
         yield _card(service, base, None)
         for pair in base.adapter_maps():
-            yield _card(service, base, pair)
+            if offered is None or pair[0].name in offered:
+                yield _card(service, base, pair)
 
 
 def _card(service: Service, base: ServedBase, pair: tuple[Adapter, VocabularyMap] | None) -> ModelCard:

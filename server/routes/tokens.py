@@ -27,6 +27,7 @@ async def tokenize(request: Request) -> Tokenized:
     """Turns a text or a conversation into token ids."""
     service = service_of(request)
     body = await read_body(request, TokenizeRequest, service.config)
+    await service.settle(body.model)
     base = service.base(body.model)
     messages, prompt = body.messages, body.prompt
     if (messages is None) == (prompt is None):
@@ -57,6 +58,7 @@ async def detokenize(request: Request) -> Detokenized:
     """Turns token ids into text."""
     service = service_of(request)
     body = await read_body(request, DetokenizeRequest, service.config)
+    await service.settle(body.model)
     base = service.base(body.model)
     vocabulary = base.vocabulary
     wrong = next((token for token in body.tokens if not 0 <= token < len(vocabulary)), None)
@@ -70,7 +72,9 @@ async def detokenize(request: Request) -> Detokenized:
 @router.get("/tokenizer_info")
 async def tokenizer_info(request: Request, model: str | None = None) -> TokenizerInfo:
     """Describes a base's tokenizer: its class, special tokens and chat template."""
-    base = service_of(request).base(model)
+    service = service_of(request)
+    await service.settle(model)
+    base = service.base(model)
     tokenizer = base.tokenizer
     return TokenizerInfo(
         tokenizer_class=type(tokenizer).__name__,

@@ -125,3 +125,11 @@ def test_only_a_known_bridge_passes() -> None:
     assert [check_bridge(name) for name in ("map", "rescore")] == ["map", "rescore"]
     with pytest.raises(BadParameter, match="'tunnel' is not a bridge; there are map, rescore"):
         check_bridge("tunnel")
+
+
+def test_a_damaged_adapter_store_is_said_before_models_are_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "adapters.json"
+    file.write_text("{")
+    result = CliRunner().invoke(app, ["serve", "--adapter-store", str(file)])
+    assert result.exit_code == 1
+    assert f"the adapter store {file} cannot be read: it is not JSON" in result.stderr
