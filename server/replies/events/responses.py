@@ -69,9 +69,9 @@ class ResponsesDialect:
         """An error."""
         return self._event("error", code=str(error.status), message=error.message, param=error.param)
 
-    def _event(self, name: str, **fields: Any) -> Event:
+    def _event(self, kind: str, /, **fields: Any) -> Event:
         self._number += 1
-        return {"type": name, "sequence_number": self._number - 1, **fields}
+        return {"type": kind, "sequence_number": self._number - 1, **fields}
 
     def _item_id(self, block: Block) -> str:
         return f"{_PREFIXES[block.kind]}_{self._name}{block.index}"

@@ -88,6 +88,11 @@ def test_calls_and_their_outputs(client: TestClient, engine: FakeEngine) -> None
     found = events(client, tools=[TOOL])
     pieces = [event["delta"] for event in found if event["type"] == "response.function_call_arguments.delta"]
     assert "".join(pieces) == '{"town": "Oslo"}' and len(pieces) > 5
+    assert [event["type"] for event in found[-3:]] == [
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
     engine.say = lambda request: CALL.encode()
     ask(client, tools=[TOOL], tool_choice={"type": "function", "name": "weather"})
     assert accepts(engine, CALL) and not accepts(engine, "hello")
