@@ -82,11 +82,13 @@ $(VENV)/.smollm2: pyproject.toml constraints.txt
 	@touch $@
 
 # Installs only the packages of the extra `clients`, without the project; pyproject.toml says why.
-$(CLIENTS)/.installed: pyproject.toml constraints-clients.txt
+$(CLIENTS)/.installed: pyproject.toml constraints-clients.txt tests/clients/node/package.json
 	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
 	  print(*extras["clients"], sep="\n")' > $(CLIENTS)/requirements.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --no-compile --constraint constraints-clients.txt --requirement $(CLIENTS)/requirements.txt
+	mkdir -p $(CLIENTS)/node && cp tests/clients/node/package.json $(CLIENTS)/node
+	if command -v npm >/dev/null; then npm install --prefix $(CLIENTS)/node --no-audit --no-fund --silent; fi
 	@touch $@
 
 # Without the project, which wants a newer llguidance than vLLM allows: the tests import it from the checkout.

@@ -87,7 +87,7 @@ def build_app(
             CORSMiddleware,
             allow_origins=config.cors_origin,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", REQUEST_ID_HEADER],
+            allow_headers=["authorization", "content-type", "x-api-key", REQUEST_ID_HEADER],
             expose_headers=[REQUEST_ID_HEADER, STEERING_HEADER],
         )
     # Added last, so that it is around the others: refusals for CORS are logged too.

@@ -20,7 +20,7 @@ async def require_key(request: Request) -> None:
         return
     keys = config.api_key if config.admin_key is None else (*config.api_key, config.admin_key)
     if not _bears(request, keys):
-        raise ApiError(401, "A valid API key is needed: `Authorization: Bearer KEY`.")
+        raise ApiError(401, "A valid API key is needed: `Authorization: Bearer KEY` or `X-Api-Key: KEY`.")
 
 
 async def require_admin(request: Request) -> None:
@@ -49,15 +49,18 @@ def client_of(request: Request) -> str:
 
 
 def _offered_key(request: Request) -> str:
-    return request.headers.get("authorization", "").partition(" ")[2].strip()
+    """The key of a request: a bearer's, or without one that of Anthropic's clients; "" for none."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme:
+        return key.strip() if scheme.lower() == "bearer" else ""
+    return request.headers.get("x-api-key", "").strip()
 
 
 def _bears(request: Request, keys: Iterable[str]) -> bool:
-    scheme = request.headers.get("authorization", "").partition(" ")[0]
     offered = _digest(_offered_key(request))
     # The time taken must not depend on the keys: digests have one length, and every one is compared in constant time.
     matches = [hmac.compare_digest(offered, _digest(key)) for key in keys]
-    return scheme.lower() == "bearer" and any(matches)
+    return any(matches)
 
 
 def _digest(key: str) -> bytes:

@@ -71,6 +71,8 @@ async def _on_fault(request: Request, error: Exception) -> Response:
 
 def _reply(request: Request, error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     service_of(request).metrics.count_error(error.status)
+    # Anthropic's clients read the kind of the body too.
+    kind = {"type": "error"} if request.url.path.startswith("/v1/messages") else {}
     return JSONResponse(
-        error.body(), status_code=error.status, headers={**error.headers(), **(headers or {})}
+        {**kind, **error.body()}, status_code=error.status, headers={**error.headers(), **(headers or {})}
     )

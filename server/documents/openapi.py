@@ -15,12 +15,23 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from server.protocol.adapters import AdapterList, LoadAdapterRequest, LoadedAdapter, UnloadedAdapter
+from server.protocol.adapters import (
+    AdapterList,
+    LoadAdapterRequest,
+    LoadedAdapter,
+    LoadLoraAdapterRequest,
+    UnloadedAdapter,
+    UnloadLoraAdapterRequest,
+)
+from server.protocol.anthropic.reply import AnthropicEvent, AnthropicReply, TokenCount
+from server.protocol.anthropic.request import CountTokensRequest, MessagesRequest
 from server.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
 from server.protocol.completions import Completion, CompletionRequest
 from server.protocol.failures import ErrorReply
 from server.protocol.models import MapCard, MapList, ModelCard, ModelList
 from server.protocol.operations import Status, Version
+from server.protocol.responses.reply import ResponseEvent, ResponseReply
+from server.protocol.responses.request import ResponsesRequest
 from server.protocol.tokens import (
     Detokenized,
     DetokenizeRequest,
@@ -68,6 +79,11 @@ class Described:
     status: int = 200
     steered: bool = False
 
+    @property
+    def ends(self) -> str:
+        """How a stream ends."""
+        return ", the last with `[DONE]`" if self.stream in (ChatChunk, Completion) else ""
+
 
 ROUTES: dict[tuple[str, str], Described] = {
     ("POST", "/v1/completions"): Described(
@@ -76,6 +92,13 @@ ROUTES: dict[tuple[str, str], Described] = {
     ("POST", "/v1/chat/completions"): Described(
         ChatCompletion, (*_BODY, 404, 429, 503), ChatRequest, stream=ChatChunk, steered=True
     ),
+    ("POST", "/v1/responses"): Described(
+        ResponseReply, (*_BODY, 404, 429, 503), ResponsesRequest, stream=ResponseEvent, steered=True
+    ),
+    ("POST", "/v1/messages"): Described(
+        AnthropicReply, (*_BODY, 404, 429, 503), MessagesRequest, stream=AnthropicEvent, steered=True
+    ),
+    ("POST", "/v1/messages/count_tokens"): Described(TokenCount, (*_BODY, 404, 429), CountTokensRequest),
     ("GET", "/v1/models"): Described(ModelList),
     ("GET", "/v1/models/{name}"): Described(ModelCard, (404,)),
     ("GET", "/v1/adapters"): Described(AdapterList),
@@ -83,6 +106,12 @@ ROUTES: dict[tuple[str, str], Described] = {
         LoadedAdapter, (*_BODY, 403, 409, 503), LoadAdapterRequest, key="admin"
     ),
     ("DELETE", "/v1/adapters/{name}"): Described(UnloadedAdapter, (403, 404, 503), key="admin"),
+    ("POST", "/v1/load_lora_adapter"): Described(
+        LoadedAdapter, (*_BODY, 403, 409, 503), LoadLoraAdapterRequest, key="admin"
+    ),
+    ("POST", "/v1/unload_lora_adapter"): Described(
+        UnloadedAdapter, (*_BODY, 403, 404, 503), UnloadLoraAdapterRequest, key="admin"
+    ),
     ("GET", "/v1/maps"): Described(MapList),
     ("GET", "/v1/maps/{base_name}/{adapter_name}"): Described(MapCard, (404,)),
     ("POST", "/tokenize"): Described(Tokenized, (*_BODY, 404), TokenizeRequest),
@@ -169,8 +198,8 @@ def _success(described: Described, path: str) -> dict[str, Any]:
         reply["content"]["text/event-stream"] = {
             "schema": {
                 "type": "string",
-                "description": f"With `stream`: events, each with an object `{described.stream.__name__}`, "
-                "the last with `[DONE]`; an error is an event with an `ErrorReply`, and ends the stream.",
+                "description": f"With `stream`: events, each with an object `{described.stream.__name__}`"
+                f"{described.ends}; an error is an event, and ends the stream.",
             }
         }
     return reply

@@ -28,6 +28,7 @@ def headers_section() -> Iterator[str]:
         ("header", "on", "meaning"),
         (
             ("`authorization`", "requests", "`Bearer KEY`, where the server has keys."),
+            ("`x-api-key`", "requests", "`KEY`, in place of `authorization`."),
             ("`content-type`", "requests", "`application/json`; a compressed body is refused."),
             (
                 "`x-request-id`",

@@ -58,6 +58,11 @@ def chat_options(base: ServedBase, body: ChatRequest | TokenizeRequest) -> Templ
     return TemplateOptions(adds, continued, shown)
 
 
+def reads(base: ServedBase, name: str) -> bool:
+    """Whether the base's chat template reads a value of this name. Raises a 400 where it has no template."""
+    return _reads(template_text(base), name)
+
+
 def _reads(template: str, name: str) -> bool:
     """Whether the template's text has the name. No value of a client's is ever template code."""
     return name.isidentifier() and re.search(rf"\b{name}\b", template) is not None

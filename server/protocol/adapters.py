@@ -9,20 +9,44 @@ from pydantic import AfterValidator, Field
 from server.names import MAX_NAME, NAME_PATTERN, check_name
 from server.protocol.objects import ReplyObject, RequestObject
 
+AdapterName = Annotated[
+    str,
+    Field(max_length=MAX_NAME, json_schema_extra={"pattern": f"^{NAME_PATTERN}$"}),
+    AfterValidator(check_name),
+]
+
 
 class LoadAdapterRequest(RequestObject):
     """`POST /v1/adapters`."""
 
-    name: Annotated[
-        str,
-        Field(max_length=MAX_NAME, json_schema_extra={"pattern": f"^{NAME_PATTERN}$"}),
-        AfterValidator(check_name),
-    ]
+    name: AdapterName
     """the name that requests will use"""
     path: str = Field(min_length=1, max_length=4096)
     """a folder inside one of the server's adapter directories: an absolute path, or one relative to a directory"""
     replace: bool | None = None
     """replace the adapter of this name, if there is one; running requests keep the version that they began with"""
+
+
+class LoadLoraAdapterRequest(RequestObject):
+    """`POST /v1/load_lora_adapter`."""
+
+    lora_name: AdapterName
+    """the name that requests will use"""
+    lora_path: str = Field(min_length=1, max_length=4096)
+    """a folder inside one of the server's adapter directories"""
+    load_inplace: bool | None = None
+    """replace the adapter of this name, if there is one"""
+    base_model_name: str | None = Field(None, max_length=MAX_NAME)
+    """accepted and ignored: an adapter steers every base"""
+
+
+class UnloadLoraAdapterRequest(RequestObject):
+    """`POST /v1/unload_lora_adapter`."""
+
+    lora_name: str = Field(min_length=1, max_length=MAX_NAME)
+    """the adapter's name"""
+    lora_int_id: int | None = Field(None, ge=0, le=2**31)
+    """accepted and ignored"""
 
 
 class AdapterCard(ReplyObject):

@@ -6,18 +6,32 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from server.auth import require_key
-from server.routes import adapters, chat, completions, maps, models, operations, tokens
+from server.routes import (
+    adapters,
+    chat,
+    completions,
+    lora,
+    maps,
+    messages,
+    models,
+    operations,
+    responses,
+    tokens,
+)
 
 _PUBLIC = (operations.public,)
 _GUARDED = (
     operations.private,
     completions.router,
     chat.router,
+    messages.router,
+    responses.router,
     models.router,
     maps.router,
     tokens.router,
     adapters.router,
     adapters.admin,
+    lora.admin,
 )
 
 

@@ -66,6 +66,23 @@ def admin(server: ServerThread) -> Iterator[httpx.Client]:
         assert engine.session.adapter_rows() == []
 
 
+def test_adapters_under_the_names_of_vllms_routes(admin: httpx.Client) -> None:
+    body = {"lora_name": "tab", "lora_path": "steer"}
+    first = admin.post("/v1/load_lora_adapter", json=body).json()
+    assert [card["version"] for card in loaded(admin)] == [first["version"]]
+    again = admin.post("/v1/load_lora_adapter", json=body)
+    assert (again.status_code, again.json()["error"]["param"]) == (409, "lora_name")
+    other = {**body, "lora_path": "lean", "load_inplace": True}
+    assert admin.post("/v1/load_lora_adapter", json=other).json()["replaced"] == first["version"]
+    missing = admin.post("/v1/load_lora_adapter", json={"lora_name": "x", "lora_path": "../etc"})
+    assert (missing.status_code, missing.json()["error"]["param"]) == (400, "lora_path")
+    assert admin.post("/v1/unload_lora_adapter", json={"lora_name": "tab"}).json()["deleted"]
+    gone = admin.post("/v1/unload_lora_adapter", json={"lora_name": "tab"})
+    assert (gone.status_code, gone.json()["error"]["param"]) == (404, "lora_name")
+    stranger = admin.post("/v1/load_lora_adapter", json=body, headers={"authorization": "Bearer nobody"})
+    assert stranger.status_code == 403
+
+
 def test_load_use_replace_and_unload(admin: httpx.Client) -> None:
     expected = alone(admin)
     first = load(admin, "tab", "steer")

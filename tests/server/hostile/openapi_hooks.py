@@ -19,10 +19,12 @@ def map_body(context: Any, body: Any) -> Any:
     if isinstance(body, dict):
         if isinstance(body.get("model"), str):
             body = {**body, "model": SERVED[len(body["model"]) % len(SERVED)]}
-        for name in ("max_tokens", "max_completion_tokens"):
+        for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
             value = body.get(name)
             if isinstance(value, int) and MOST_TOKENS < value <= 2**31:
                 body = {**body, name: MOST_TOKENS}
+        if body.get("lora_name") in ("steer", "lean"):
+            body = {**body, "lora_name": "nobody"}
     return body
 
 

@@ -110,7 +110,7 @@ def test_names_thoughts_and_other_keys_of_messages(client: TestClient, engine: F
     assert chat(client, 400, messages=[{**USER[0], "reasoning": "hm"}])["error"]["param"] == "messages"
 
 
-FUNCTION = WEATHER["function"]
+FUNCTION: Any = WEATHER["function"]
 
 
 def test_functions_in_the_older_form(client: TestClient, engine: FakeEngine) -> None:
