@@ -87,6 +87,7 @@ class Instructed:
         """The prompts with the told base's answers: those to train on, and those held out."""
         from accelerate.state import PartialState
 
+        from steering.model.tokenizer_files import read_tokenizer
         from steering.training.instruction import encode_told, obtain_answers
 
         self._length = recipe.max_length - self._options.answer_tokens
@@ -95,6 +96,9 @@ class Instructed:
                 f"answer-tokens: {self._options.answer_tokens} of --max-length {recipe.max_length}"
             )
         rows = encode_told(tokenizer, [*trained, *held], self._system, max_length=self._length)
+        for other in self._options.check_on or ():
+            # What another base cannot be told is an error now, not after the training.
+            encode_told(read_tokenizer(other), held, self._system, max_length=self._length)
         state = PartialState(cpu=self._device == "cpu")
         # The other processes read what the first has written.
         with state.main_process_first():
