@@ -15,8 +15,10 @@ from typing import Any, Literal, get_args
 
 from steering.crossing.text import common_prefix
 
-Objective = Literal["learn", "keep", "forget"]
-OBJECTIVES: tuple[str, ...] = get_args(Objective)
+Objective = Literal["learn", "keep", "forget", "imitate"]
+"""What an example is for. "imitate" is for answers that a told base gave (`EncodedExample.told`)."""
+OBJECTIVES: tuple[str, ...] = tuple(name for name in get_args(Objective) if name != "imitate")
+"""The objectives that a line of data can have."""
 _FORMS: tuple[tuple[str, ...], ...] = (
     ("messages",),
     ("text",),
@@ -57,11 +59,16 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """The token ids of a prompt and its response; the response starts at index `start`."""
+    """The token ids of a prompt and its response; the response starts at index `start`.
+
+    `told`, with the objective "imitate", are the ids of the same prompt with an instruction before it: the base that
+    reads them in place of `ids[:start]` has the distributions to imitate.
+    """
 
     ids: tuple[int, ...]
     start: int
     objective: Objective = "learn"
+    told: tuple[int, ...] = ()
 
 
 def read_examples(path: Path, *, default: Objective = "learn") -> list[Example]:
@@ -193,5 +200,6 @@ def fingerprint(encoded: Sequence[EncodedExample]) -> str:
     """Sixteen hex digits over the token ids, the responses' starts and the objectives, in order."""
     digest = hashlib.sha256()
     for each in encoded:
-        digest.update(repr((each.ids, each.start, each.objective)).encode())
+        told = (each.told,) if each.told else ()
+        digest.update(repr((each.ids, each.start, each.objective, *told)).encode())
     return digest.hexdigest()[:16]

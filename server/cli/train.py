@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 
 from server.cli.grouped_options import grouped_options
+from server.cli.instruction import Instructed, InstructionOptions
 from server.cli.options import console as messages
 from server.cli.options import fail
 from server.cli.training_options import (
@@ -23,7 +25,7 @@ from server.cli.training_options import (
 )
 
 if TYPE_CHECKING:
-    from steering.examples import Objective
+    from steering.examples import Example, Objective
     from steering.training import Recipe, TrainingReport
 
 Out = Annotated[Path, typer.Option(help="The adapter folder to write; it must be empty or absent.")]
@@ -47,6 +49,7 @@ def delta(
     ],
     out: Out,
     data: TrainingDataOptions,
+    instruction: InstructionOptions,
     shape: ShapeOptions,
     confidence: Annotated[
         float,
@@ -60,7 +63,8 @@ def delta(
     job: JobOptions,
 ) -> None:
     """Train a delta adapter beside a frozen base and write a folder that `trimtab serve` loads as it is."""
-    files = _checked_files(out, data)
+    instruction.check()
+    files = _checked_files(out, data, instruction)
     delta_shape = shape.shape()
     # Late, because importing torch takes seconds that `--help` need not spend.
     from steering.training import train_delta
@@ -82,7 +86,8 @@ def delta(
             console=messages,
         )
 
-    _run(base, files, data.held_out, recipe, out, train)
+    told = Instructed(instruction, base, out, job.device.value, recipe.seed) if instruction.system else None
+    _run(base, _Data(files, data.held_out, instruction, told), recipe, out, train)
 
 
 @train_app.command()
@@ -121,22 +126,54 @@ def proxy(
             console=messages,
         )
 
-    _run(model, files, data.held_out, recipe, out, train)
+    _run(model, _Data(files, data.held_out), recipe, out, train)
 
 
-def _checked_files(out: Path, data: TrainingDataOptions) -> list[tuple[Path, Objective]]:
+def _checked_files(
+    out: Path, data: TrainingDataOptions, instruction: InstructionOptions | None = None
+) -> list[tuple[Path, Objective]]:
     """The data files, after the checks that need no import of torch."""
     if find_spec("accelerate") is None or find_spec("peft") is None:
         fail("training needs accelerate and peft: pip install 'trimtab[train]'")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise typer.BadParameter(f"{out} is not an empty folder", param_hint="--out")
-    return data.files()
+    return data.files(needed=instruction is None or not instruction.prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What a run trains on: files of examples, prompts of an instruction, and the share that is held out."""
+
+    files: list[tuple[Path, Objective]]
+    held_out: float | None
+    instruction: InstructionOptions | None = None
+    instructed: Instructed | None = None
+
+    def examples(self) -> list[Example]:
+        """All examples; those to imitate have no answers yet."""
+        from steering.examples import read_examples
+
+        examples = [
+            example for path, objective in self.files for example in read_examples(path, default=objective)
+        ]
+        return examples + (self.instruction.examples() if self.instruction else [])
+
+    def encode(self, tokenizer: Any, parts: Sequence[list[Example]], recipe: Recipe) -> list[list[Any]]:
+        """Each of the two parts, encoded. The base answers the prompts to imitate."""
+        from steering.training import encode_for
+
+        given = [[each for each in part if each.objective != "imitate"] for part in parts]
+        encoded = [encode_for(tokenizer, part, recipe) for part in given]
+        if self.instructed is not None:
+            told = [[each for each in part if each.objective == "imitate"] for part in parts]
+            answered = self.instructed.encode(tokenizer, told[0], told[1], recipe)
+            encoded = [[*rows, *more] for rows, more in zip(encoded, answered, strict=True)]
+        return encoded
 
 
 def _run(
     name: str,
-    files: list[tuple[Path, Objective]],
-    held_out: float | None,
+    data: _Data,
     options: RecipeOptions,
     out: Path,
     train: Train,
@@ -145,36 +182,47 @@ def _run(
     # Late, because importing torch and transformers takes seconds that `--help` need not spend.
     from transformers.utils.logging import disable_progress_bar
 
-    from steering.errors import ModelLoadError
-    from steering.examples import DataError, read_examples
+    from steering.errors import AdapterLoadError, ModelLoadError
+    from steering.examples import DataError
     from steering.model.loading import read_trainable
     from steering.model.tokenizer_files import read_tokenizer
+    from steering.requests import RequestFailedError
     from steering.training import (
         CheckpointError,
         TrainingDivergedError,
         TrainingPausedError,
-        encode_for,
         split_held_out,
     )
+    from steering.training.instruction import AnswersError
 
     disable_progress_bar()
     try:
-        examples = [
-            example for path, objective in files for example in read_examples(path, default=objective)
-        ]
-        trained, held = split_held_out(examples, held_out, options.seed)
+        trained, held = split_held_out(data.examples(), data.held_out, options.seed)
         recipe = options.recipe(len(trained))
         tokenizer = read_tokenizer(name)
-        encoded, held_encoded = (encode_for(tokenizer, part, recipe) for part in (trained, held))
+        encoded, held_encoded = data.encode(tokenizer, (trained, held), recipe)
         _warn_of_few_steps(recipe.steps(len(encoded)), recipe)
         model = read_trainable(name)
         report = train(model, tokenizer, encoded, held_encoded, recipe)
+        del model
+        _tell_result(out, report, len(trained))
+        if data.instructed is not None:
+            data.instructed.report()
     except TrainingPausedError as pause:
         messages.print(f"{pause}: the same command with --resume goes on", highlight=False, soft_wrap=True)
         raise typer.Exit(PAUSED) from None
-    except (DataError, ModelLoadError, TrainingDivergedError, CheckpointError, ValueError, OSError) as error:
+    except (
+        DataError,
+        ModelLoadError,
+        AdapterLoadError,
+        AnswersError,
+        RequestFailedError,
+        TrainingDivergedError,
+        CheckpointError,
+        ValueError,
+        OSError,
+    ) as error:
         fail(str(error), error)
-    _tell_result(out, report, len(trained))
 
 
 def _warn_of_few_steps(steps: int, recipe: Recipe) -> None:

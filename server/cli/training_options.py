@@ -73,12 +73,12 @@ class TrainingDataOptions:
         ),
     ] = None
 
-    def files(self) -> list[tuple[Path, Objective]]:
-        """Each file with the objective of the lines that name none. Raises `typer.BadParameter` without a file."""
+    def files(self, *, needed: bool = True) -> list[tuple[Path, Objective]]:
+        """Each file with the objective of the lines that name none. Raises `typer.BadParameter` if none is given."""
         files: list[tuple[Path, Objective]] = [(path, "learn") for path in self.data or []]
         files += [(path, "keep") for path in self.keep or []]
         files += [(path, "forget") for path in self.forget or []]
-        if not files:
+        if needed and not files:
             raise typer.BadParameter("give at least one of --data, --keep and --forget", param_hint="--data")
         return files
 

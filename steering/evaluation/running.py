@@ -6,18 +6,14 @@ The engine batches them; evaluation has no generate loop of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from steering.crossing.text import decode
-from steering.engine.outputs import StepOutput
 from steering.engine.request import Request, SamplingParams
 from steering.evaluation.systems import System
 from steering.examples import EncodedExample
-from steering.session.logprobs import TokenLogprob
-
-Progress = Callable[[int], None]
-"""Receives the number of requests that have just ended."""
+from steering.requests import Progress, RequestFailedError, RequestResult, run_requests
 
 FoundT = TypeVar("FoundT")
 
@@ -63,7 +59,7 @@ class Answer:
 def score(system: System, encoded: Sequence[EncodedExample], progress: Progress | None = None) -> list[Score]:
     """The likelihood of each response after its prompt, under the steered distribution. Raises `EvaluationError`."""
 
-    def finish(number: int, result: _Result) -> Score:
+    def finish(number: int, result: RequestResult) -> Score:
         entries = [entry for entry in result.prompt[encoded[number].start :] if entry is not None]
         return Score(-sum(entry.logprob for entry in entries), tuple(entry.top[0][0] for entry in entries))
 
@@ -77,7 +73,7 @@ def generate(
     """Greedy answers to prompts of token ids, at most `max_tokens` tokens long. Raises `EvaluationError`."""
     vocabulary = system.engine.base.vocabulary
 
-    def finish(_: int, result: _Result) -> Answer:
+    def finish(_: int, result: RequestResult) -> Answer:
         text = decode(vocabulary, result.tokens).strip()
         return Answer(text, len(result.tokens), result.changed, result.kl)
 
@@ -85,56 +81,19 @@ def generate(
     return _run(system, prompts, sampling, finish, progress)
 
 
-@dataclass(slots=True)
-class _Result:
-    """The outputs of the engine for one request, so far."""
-
-    tokens: list[int] = field(default_factory=list)
-    prompt: tuple[TokenLogprob | None, ...] = ()
-    changed: int = 0
-    kl: float = 0.0
-
-    def take(self, output: StepOutput) -> None:
-        if output.finish_reason == "error":
-            raise EvaluationError(output.error or "the engine gave up on a request")
-        self.tokens += output.token_ids
-        self.prompt = output.prompt_logprobs or self.prompt
-        self.changed += output.changed
-        self.kl += output.kl or 0.0
-
-
 def _run(
     system: System,
     prompts: Sequence[Sequence[int]],
     sampling: SamplingParams,
-    finish: Callable[[int, _Result], FoundT],
+    finish: Callable[[int, RequestResult], FoundT],
     progress: Progress | None,
 ) -> list[FoundT]:
-    """Run all requests; `finish` turns each result into the value to return.
-
-    Raises `EvaluationError` at the first request that fails, after aborting the others.
-    """
-    engine = system.engine
-    numbers: dict[str, int] = {}
-    running: dict[str, _Result] = {}
-    found: dict[int, FoundT] = {}
+    """Run all requests; `finish` turns each result into the value to return. Raises `EvaluationError`."""
+    requests = [
+        Request(f"evaluation-{number}", tuple(prompt), sampling, system.steering)
+        for number, prompt in enumerate(prompts)
+    ]
     try:
-        for number, prompt in enumerate(prompts):
-            name = f"evaluation-{number}"
-            engine.add_request(Request(name, tuple(prompt), sampling, system.steering))
-            numbers[name], running[name] = number, _Result()
-        while engine.has_work:
-            for output in engine.step():
-                name = output.request_id
-                running[name].take(output)
-                if output.finish_reason is not None:
-                    # Finished at once, because the log probabilities of a scored prompt take much memory.
-                    found[numbers[name]] = finish(numbers[name], running.pop(name))
-                    if progress is not None:
-                        progress(1)
-    except BaseException:
-        for name in running:
-            engine.abort(name)
-        engine.step()
-        raise
-    return [found[number] for number in range(len(prompts))]
+        return run_requests(system.engine, requests, finish, progress)
+    except RequestFailedError as error:
+        raise EvaluationError(str(error)) from error

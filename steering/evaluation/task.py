@@ -9,9 +9,10 @@ from statistics import fmean
 from typing import Protocol, TypeVar
 
 from steering.evaluation.metrics import bits_per_byte, exact_match, perplexity, rouge_l
-from steering.evaluation.running import Progress, generate, score
+from steering.evaluation.running import generate, score
 from steering.evaluation.systems import System
 from steering.examples import Example, encode_examples, encode_prompts
+from steering.requests import Progress
 
 ItemT = TypeVar("ItemT")
 

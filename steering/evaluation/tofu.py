@@ -18,10 +18,11 @@ from steering.evaluation.metrics import (
     truth_ratio,
     truth_score,
 )
-from steering.evaluation.running import Progress, Score, generate, score
+from steering.evaluation.running import Score, generate, score
 from steering.evaluation.systems import System
 from steering.evaluation.task import Measurement, thinned
 from steering.examples import DataError, Example, encode_examples, encode_prompts
+from steering.requests import Progress
 
 FORGET, RETAIN, AUTHORS, FACTS = "forget", "retain", "authors", "facts"
 _FILES = {

@@ -20,20 +20,26 @@ _POOL = 16
 class Batch:
     """Right-padded sequences: `ids`, `attention` and `response` are `[rows, length]` (int64, int64, bool).
 
-    `response[i, t]` is true if token t of row i is a response token. `objectives` has one entry a row.
+    `response[i, t]` is true if token t of row i is a response token. `objectives` has one entry a row. `told` has the
+    rows with the objective "imitate", in order, with the prompts that a base is told; None where there are none.
     """
 
     ids: torch.Tensor
     attention: torch.Tensor
     response: torch.Tensor
     objectives: tuple[Objective, ...]
+    told: Batch | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`."""
         if self.ids.device == device:
             return self
         return Batch(
-            self.ids.to(device), self.attention.to(device), self.response.to(device), self.objectives
+            self.ids.to(device),
+            self.attention.to(device),
+            self.response.to(device),
+            self.objectives,
+            self.told.to(device) if self.told else None,
         )
 
 
@@ -111,4 +117,15 @@ def collate(rows: Sequence[EncodedExample], pad_id: int) -> Batch:
         ids[index, : len(row.ids)] = torch.tensor(row.ids)
         attention[index, : len(row.ids)] = 1
         response[index, row.start : len(row.ids)] = True
-    return Batch(ids, attention, response, tuple(row.objective for row in rows))
+    told = [
+        EncodedExample(row.told + row.ids[row.start :], len(row.told), row.objective)
+        for row in rows
+        if row.told
+    ]
+    return Batch(
+        ids,
+        attention,
+        response,
+        tuple(row.objective for row in rows),
+        collate(told, pad_id) if told else None,
+    )

@@ -21,7 +21,13 @@ from steering.training.checkpoint import remove_checkpoint
 from steering.training.data import Batch, StepTotals, endless_groups
 from steering.training.held_out import held_out_of
 from steering.training.loop import make_accelerator, optimise
-from steering.training.objectives import Loss, ObjectiveWeights, objective_loss, steered_logprobs
+from steering.training.objectives import (
+    Loss,
+    ObjectiveWeights,
+    objective_loss,
+    response_tokens,
+    steered_logprobs,
+)
 from steering.training.recipe import Recipe, RunOptions, TrainingReport, recipe_fingerprint
 from steering.training.reporting.card import describe_data, describe_model, write_adapter
 from steering.training.reporting.estimate import estimate
@@ -110,13 +116,21 @@ def _loss_beside(frozen: ResponseScorer, confidence: float, weights: ObjectiveWe
     """The loss of a delta's scores added to those of the frozen base."""
 
     def loss(scorer: ResponseScorer, batch: Batch, totals: StepTotals) -> Loss:
+        told = None
         with torch.no_grad():
             base_logits = frozen(batch.ids, batch.attention, batch.response).float()
+            if batch.told:
+                told = frozen(batch.told.ids, batch.told.attention, batch.told.response).float()
             if confidence > 1:
-                base_logits *= _factors(len(base_logits), confidence).to(base_logits.device)
+                factors = _factors(len(base_logits), confidence).to(base_logits.device)
+                base_logits *= factors
+                if told is not None:
+                    # What is to be imitated is as confident as what is steered.
+                    told *= factors[response_tokens(batch, "imitate")]
+            told = None if told is None else torch.log_softmax(told, -1)
         delta_logits = scorer(batch.ids, batch.attention, batch.response)
         steered = steered_logprobs(base_logits, delta_logits)
-        return objective_loss(steered, torch.log_softmax(base_logits, -1), batch, weights, totals)
+        return objective_loss(steered, torch.log_softmax(base_logits, -1), batch, weights, totals, told)
 
     return loss
 

@@ -1,7 +1,9 @@
-"""The training objectives: learn a response, keep the reference's behaviour, or forget a response.
+"""The training objectives: learn a response, keep the reference's behaviour, forget a response, or imitate a base that
+is told what to do.
 
 Sources: Cross-model Control (Wu et al., NeurIPS 2024) for training the delta beside a frozen base and for gradient
-difference; Negative Preference Optimization (Zhang et al., 2024, arXiv 2404.05868, equation 3) for `npo`.
+difference; Negative Preference Optimization (Zhang et al., 2024, arXiv 2404.05868, equation 3) for `npo`;
+context distillation (Askell et al., 2021, arXiv 2112.00861, section 2.2) for imitation.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ class ObjectiveWeights:
     npo_beta: float = 0.1
 
     def of(self, objective: Objective) -> float:
-        """The weight of an objective."""
-        return {"learn": self.learn, "keep": self.keep, "forget": self.forget}[objective]
+        """The weight of an objective. To imitate is to learn."""
+        weights = {"learn": self.learn, "keep": self.keep, "forget": self.forget, "imitate": self.learn}
+        return weights[objective]
 
     def need_reference(self, objective: Objective) -> bool:
         """True if the loss of this objective depends on the reference's distribution."""
@@ -68,18 +71,21 @@ def objective_loss(
     batch: Batch,
     weights: ObjectiveWeights,
     totals: StepTotals,
+    told: torch.Tensor | None = None,
 ) -> Loss:
     """The weighted sum of the objectives of one batch's rows, as its part of the step that `totals` counts.
 
-    `steered` and `reference` are float32 log probabilities `[tokens, V]`: one row for each response token of the batch
-    (`batch.response[:, 1:]`, in row-major order), holding the distribution from which that token is drawn. The
-    reference is the unsteered base beside a delta and the untuned model beside an expert; it may be None where no
-    objective needs it. Each objective is the mean over its own tokens in the step, weighted by its share of the step's
-    rows, so that a batch's composition does not change an example's weight. Raises ValueError for a missing reference.
+    `steered` and `reference` are float32 log probabilities `[tokens, V]`: one row for each response token of the
+    batch (`batch.response[:, 1:]`, in row-major order), holding the distribution from which that token is drawn.
+    The reference is the unsteered base beside a delta and the untuned model beside an expert; it may be None where
+    no objective needs it. `told` is the log probabilities of the base that is told, for the tokens of the rows to
+    imitate alone: their loss is KL(told || steered). Each objective is the mean over its own tokens in the step,
+    weighted by its share of the step's rows, so that a batch's composition does not change an example's weight.
+    Raises ValueError for a missing reference.
     """
     wanted = batch.response[:, 1:]
     targets = batch.ids[:, 1:][wanted]
-    owners = torch.arange(len(batch.ids), device=wanted.device).unsqueeze(1).expand_as(wanted)[wanted]
+    owners = response_owners(batch)
     # Starts from a zero with a gradient: a batch whose rows all have weight 0 must still run backward.
     total = 0.0 * steered[:1].sum()
     terms: dict[Objective, float] = {}
@@ -87,15 +93,31 @@ def objective_loss(
         weight = weights.of(objective)
         if not weight:
             continue
-        rows = torch.tensor([each == objective for each in batch.objectives], device=wanted.device)
-        chosen = rows[owners]
-        before = reference[chosen] if reference is not None and weights.need_reference(objective) else None
+        chosen = response_tokens(batch, objective)
+        if objective == "imitate":
+            before = told
+        else:
+            before = (
+                reference[chosen] if reference is not None and weights.need_reference(objective) else None
+            )
         mean = _mean_loss(
             objective, steered[chosen], before, targets[chosen], owners[chosen], weights, totals
         )
         total = total + weight * totals.share(objective) * mean
         terms[objective] = float(mean.detach())
     return Loss(total, terms)
+
+
+def response_owners(batch: Batch) -> torch.Tensor:
+    """The row of each response token of a batch, int64 `[tokens]`, in row-major order."""
+    wanted = batch.response[:, 1:]
+    return torch.arange(len(batch.ids), device=wanted.device).unsqueeze(1).expand_as(wanted)[wanted]
+
+
+def response_tokens(batch: Batch, objective: Objective) -> torch.Tensor:
+    """Which response tokens of a batch belong to rows of this objective, bool `[tokens]`."""
+    rows = torch.tensor([each == objective for each in batch.objectives], device=batch.ids.device)
+    return rows[response_owners(batch)]
 
 
 def _mean_loss(
@@ -113,6 +135,9 @@ def _mean_loss(
     """
     nll = functional.nll_loss(steered, targets, reduction="none")
     tokens = totals.tokens[objective]
+    if objective == "imitate":
+        told = _needed(reference)
+        return (told.exp() * (told - steered)).sum() / tokens
     if objective == "keep" and weights.keep_loss == "kl":
         return (steered.exp() * (steered - _needed(reference))).sum() / tokens
     if objective == "forget" and weights.forget_loss == "difference":

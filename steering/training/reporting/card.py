@@ -77,16 +77,25 @@ def write_adapter(
         "recipe": asdict(recipe),
         "figures": figures,
     }
-    description = {**_COMMON, **settings, "card": whole}
-    (out / "adapter.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    drawn = True
     try:
         draw_losses(report, out / PICTURE, title=out.name)
     except PlotsUnavailableError as error:
-        drawn = False
         if console is not None:
             console.print(f"no loss picture: {error}")
-    (out / "README.md").write_text(_page(out.name, str(settings["kind"]), whole, drawn), encoding="utf-8")
+    _write(out, {**_COMMON, **settings, "card": whole})
+
+
+def add_to_card(out: Path, part: str, value: Any) -> None:
+    """Add a part to the card of an adapter folder that is written, and to its page."""
+    description = json.loads((out / "adapter.json").read_text(encoding="utf-8"))
+    description["card"][part] = value
+    _write(out, description)
+
+
+def _write(out: Path, description: dict[str, Any]) -> None:
+    (out / "adapter.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    page = _page(out.name, str(description["kind"]), description["card"], (out / PICTURE).exists())
+    (out / "README.md").write_text(page, encoding="utf-8")
 
 
 def _page(name: str, kind: str, card: dict[str, Any], drawn: bool) -> str:

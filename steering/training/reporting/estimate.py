@@ -13,6 +13,8 @@ from steering.training.recipe import Recipe
 _TRAINED_BYTES = 12
 # Tensors `[response tokens, V]` in float32 that a step holds at its peak, measured on deltas of SmolLM2.
 _SCORES = 6
+# Such tensors more for tokens to imitate: the told base's scores.
+_TOLD_SCORES = 2
 # Numbers that a trained layer keeps for each token until its gradients are computed, in units of its two widths.
 _HIDDEN, _INNER = 12, 5
 # The interpreter and its libraries.
@@ -58,14 +60,16 @@ def _memory(trained: Any, frozen: Iterable[Any], encoded: Sequence[EncodedExampl
     weights += _TRAINED_BYTES * sum(each.numel() for each in trained.parameters() if each.requires_grad)
     rows = min(len(encoded), -(-recipe.batch_size // recipe.accumulate))
     longest = sorted(encoded, key=lambda row: len(row.ids), reverse=True)[:rows]
-    responses = sum(len(row.ids) - row.start for row in longest)
+    scores = sum(
+        (len(row.ids) - row.start) * (_SCORES + (_TOLD_SCORES if row.told else 0)) for row in longest
+    )
     width = int(trained.get_output_embeddings().weight.shape[0])
     text = trained.config.get_text_config()
     hidden = int(text.hidden_size)
     inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
     kept = int(text.num_hidden_layers) * (_HIDDEN * hidden + _INNER * inner)
     activations = rows * len(longest[0].ids) * kept
-    return int(_PROCESS + weights + 4 * (responses * width * _SCORES + activations))
+    return int(_PROCESS + weights + 4 * (scores * width + activations))
 
 
 def _bytes(model: Any) -> int:

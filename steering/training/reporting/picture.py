@@ -9,7 +9,7 @@ from mapping_cache import PlotsUnavailableError
 from steering.training.recipe import TrainingReport
 
 _INK, _PALE = "#2b2f36", "#c9ced6"
-_COLOURS = {"learn": "#1f6f8b", "keep": "#3d8b5f", "forget": "#b5533c"}
+_COLOURS = {"learn": "#1f6f8b", "keep": "#3d8b5f", "forget": "#b5533c", "imitate": "#8a5a9e"}
 _INCHES = (8.0, 4.2)
 _DPI = 120
 

@@ -24,8 +24,8 @@ class RunProgress:
 
     A line has the mean loss since the line before.
 
-    `title` is the run's name, `done` the steps of earlier starts. `console` None shows nothing. `lowest` is the
-    lowest held-out loss of earlier starts. `clock` gives seconds.
+    `title` is the run's name, `what` the name of a step, `done` the steps of earlier starts, and `lowest` the lowest
+    held-out loss of these. `console` None shows nothing. `clock` gives seconds.
     """
 
     def __init__(
@@ -36,12 +36,13 @@ class RunProgress:
         done: int = 0,
         estimate: Estimate | None = None,
         *,
+        what: str = "step",
         lowest: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._title, self._total = console, title, total
         self._first = self._done = done
-        self._estimate = estimate
+        self._estimate, self._what = estimate, what
         self._clock = clock
         self._tokens = 0
         self._losses: list[float] = []  # since the last line
@@ -70,26 +71,29 @@ class RunProgress:
         if self._console is not None:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def step(self, loss: float, tokens: int) -> None:
-        """One step is done, over examples of this many tokens."""
+    def step(self, loss: float | None, tokens: int) -> None:
+        """One step is done, over examples of this many tokens; without a loss where there is none."""
         self._done += 1
         self._tokens += tokens
-        self._losses.append(loss)
         now = self._clock()
         spent = max(now - self._begun, 1e-9)
         speed = f"{self._tokens / spent:,.0f} tokens/s"
-        self._bar.update(self._task, advance=1, description=f"{self._title}  loss {loss:.3f}  {speed}")
-        if self._done - self._first == _MEASURED_STEPS < self._total - self._first:
+        if loss is not None:
+            self._losses.append(loss)
+        shown = "" if loss is None else f"  loss {loss:.3f}"
+        self._bar.update(self._task, advance=1, description=f"{self._title}{shown}  {speed}")
+        steps = self._total - self._first
+        if self._losses and self._done - self._first == _MEASURED_STEPS < steps:
             self.tell(
-                f"{self._title}: about {duration(self._left(spent) + spent)} for "
-                f"{self._total - self._first:,} steps, by the time of the first {_MEASURED_STEPS}"
+                f"{self._title}: about {duration(self._left(spent) + spent)} for {steps:,} steps, "
+                f"by the time of the first {_MEASURED_STEPS}"
             )
         if self._lines and (now - self._last_line >= _BETWEEN_LINES or self._done == self._total):
             self._last_line = now
-            mean = sum(self._losses) / len(self._losses)
+            mean = f"loss {sum(self._losses) / len(self._losses):.3f}, " if self._losses else ""
             self._losses.clear()
             self.tell(
-                f"{self._title}: step {self._done:,} of {self._total:,}, loss {mean:.3f}, {speed}, "
+                f"{self._title}: {self._what} {self._done:,} of {self._total:,}, {mean}{speed}, "
                 f"{duration(self._left(spent))} left"
             )
 

@@ -142,10 +142,11 @@ def test_the_templates_confidence_is_varied(
             batch: Batch,
             weights: ObjectiveWeights,
             totals: StepTotals,
+            told: torch.Tensor | None,
             confidence: float = confidence,
         ) -> Loss:
             references.setdefault(confidence, reference.clone())
-            return objective_loss(steered, reference, batch, weights, totals)
+            return objective_loss(steered, reference, batch, weights, totals, told)
 
         monkeypatch.setattr("steering.training.delta.steered_logprobs", record)
         monkeypatch.setattr("steering.training.delta.objective_loss", loss)

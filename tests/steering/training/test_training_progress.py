@@ -86,6 +86,8 @@ def test_the_estimate_counts_parameters_and_the_largest_batch() -> None:
     larger = estimate(model, [], ROWS, replace(recipe, batch_size=8))
     parts = estimate(model, [], ROWS, replace(recipe, batch_size=8, accumulate=2))
     assert larger.memory > alone.memory == parts.memory
+    told = estimate(model, [], [replace(row, told=(1, 2)) for row in ROWS], recipe)
+    assert told.memory > alone.memory
     model.requires_grad_(False)
     count = sum(each.numel() for each in model.parameters())
     assert alone.memory - estimate(model, [], ROWS, recipe).memory == 12 * count
