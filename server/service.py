@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
 from fastapi import Request
@@ -59,6 +59,7 @@ class Service:
             store = open_store(config.adapter_store)
             self.stored = StoredAdapters(config, loaded, store, named_adapters(config))
         self.adapters: AdapterChanges = self.stored or OwnAdapters(config, loaded)
+        self.scrape: Callable[[], Awaitable[bytes]] | None = None
         self.created = int(time.time())
         self._phase: Literal["starting", "serving", "draining"] = "starting"
 
@@ -78,6 +79,10 @@ class Service:
         """Ends every running request with a 503."""
         for worker in self.workers.values():
             worker.end_all("The server is shutting down.")
+
+    async def metrics_text(self) -> bytes:
+        """The metrics for Prometheus; those of all replicas, where `scrape` reaches them."""
+        return self.metrics.render() if self.scrape is None else await self.scrape()
 
     async def close(self) -> None:
         """Drains, then stops every base."""

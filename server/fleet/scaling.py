@@ -1,0 +1,14 @@
+"""How many replicas the load calls for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+BUSY = 0.75
+"""The share of a replica's sequences at once that should be in use. Above it one more is started, before any queues."""
+
+
+def wanted_replicas(pending: Iterable[float], max_num_seqs: int) -> int:
+    """The replicas for sequences that run or wait, by replica; at least 1. A request with `n: 8` counts as 8."""
+    return max(1, math.ceil(sum(pending) / (BUSY * max_num_seqs)))
