@@ -187,6 +187,9 @@ class Config(BaseSettings):
         "info", description="the least severe messages that are logged"
     )
     log_json: bool = Field(False, description="log one JSON object per line")
+    metrics_compat: Literal["none", "vllm"] = Field(
+        "none", description="other names under which `/metrics` has what routers read: `vllm` for vLLM's"
+    )
     traces: bool = Field(False, description="send OpenTelemetry traces to where the OTEL_* variables say")
 
     @model_validator(mode="after")

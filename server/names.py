@@ -1,9 +1,10 @@
-"""Names of bases and adapters, in requests and as labels of metrics."""
+"""Names of bases and adapters, in requests and as labels of metrics, and the version's."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 
 NONE = "none"
 """The label of requests that no adapter steers."""
@@ -19,6 +20,14 @@ def adapter_label(adapters: Iterable[str]) -> str:
     """The label for the adapters of a request: a name, `NONE` or `SEVERAL`, so that combinations make no new labels."""
     names = set(adapters)
     return SEVERAL if len(names) > 1 else next(iter(names), NONE)
+
+
+def installed_version() -> str:
+    """The version of the package `trimtab`; "unknown" where it is not installed."""
+    try:
+        return version("trimtab")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def check_name(name: str) -> str:

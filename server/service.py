@@ -21,6 +21,7 @@ from server.engines.worker import EngineWorker
 from server.errors import ApiError, bad_request, echo, unavailable
 from server.served_base import ServedBase
 from server.telemetry.metrics import Metrics
+from server.telemetry.vllm_names import VllmCollector
 from steering.specs import SteeringSpec
 
 
@@ -35,7 +36,8 @@ class Service:
         # The metrics read the workers, and the workers report to the metrics: so the metrics get the dictionary first,
         # and the workers are put into it afterwards.
         self.workers: dict[str, EngineWorker] = {}
-        self.metrics = Metrics(self.workers)
+        compatible = [VllmCollector(self.workers)] if config.metrics_compat == "vllm" else []
+        self.metrics = Metrics(self.workers, *compatible)
         for name, engine in engines.items():
             self.workers[name] = EngineWorker(
                 name,

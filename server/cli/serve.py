@@ -129,6 +129,9 @@ class ServeOptions:
         None
     )
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None
+    metrics_compat: Annotated[
+        str | None, typer.Option(help="vllm: /metrics also has the gauges that routers of vLLM servers read.")
+    ] = None
     traces: Annotated[
         bool | None,
         typer.Option("--traces", help="Send OpenTelemetry traces to where the OTEL_* variables say."),

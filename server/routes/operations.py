@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from server.errors import unavailable
+from server.names import installed_version
 from server.protocol.operations import Status, Version
 from server.service import service_of
 
@@ -37,10 +37,7 @@ async def ready(request: Request) -> Status:
 @public.get("/version")
 async def read_version() -> Version:
     """Gives the version of the package `trimtab`."""
-    try:
-        return Version(version=version("trimtab"))
-    except PackageNotFoundError:
-        return Version(version="unknown")
+    return Version(version=installed_version())
 
 
 @private.get("/metrics")
