@@ -48,14 +48,14 @@ def test_the_gauges_have_vllms_names_labels_and_meaning(make_client: MakeClient,
     body = {"prompt": "hi", "max_tokens": 400}
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(client.post, "/v1/completions", json={**body, "model": "base:forget", "n": 2})
-        wait_for(lambda: gauges(client)["vllm:num_requests_running"] == (2, model))
+        wait_for(lambda: gauges(client)["vllm:num_requests_running"] == (2.0, model))
         engine.go.clear()
         second = pool.submit(client.post, "/v1/completions", json={**body, "model": "base", "n": 3})
-        wait_for(lambda: gauges(client)["vllm:num_requests_waiting"] == (3, model))
+        wait_for(lambda: gauges(client)["vllm:num_requests_waiting"] == (3.0, model))
         busy = gauges(client)
         engine.go.set()
         assert [first.result().status_code, second.result().status_code] == [200, 200]
-    assert busy["vllm:num_requests_running"] == (2, model)
+    assert busy["vllm:num_requests_running"] == (2.0, model)
     assert busy["vllm:lora_requests_info"][1]["running_lora_adapters"] == "base:forget"
     assert busy["vllm:lora_requests_info"][0] >= idle["vllm:lora_requests_info"][0]
     assert 0 < busy["vllm:kv_cache_usage_perc"][0] <= 1
