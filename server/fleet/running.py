@@ -11,13 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from server.config import Config
-from server.fleet.scaling import wanted_replicas
+from server.fleet.scaling import PendingPolicy
 from steering.device.cores import available_cores
 
 _HEALTH_SECONDS = 2.0
 _GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.1
+_GROW_SECONDS = 10.0
+"""The load must call for more replicas for so long before one is started. Ray waits ten minutes before it ends one."""
 _FLUSH_SECONDS = 0.5
 
 
@@ -39,11 +43,9 @@ def run_fleet(config: Config, on_ready: Callable[[str], None]) -> None:
             raise FleetError(
                 f"replicas need the extra `ray`: pip install 'trimtab[ray]' ({error})"
             ) from error
-        least = config.replicas
-        threads = config.threads or max(1, available_cores() // (config.max_replicas or least))
-        ray.init(
-            num_cpus=None if os.environ.get("RAY_ADDRESS") else _cores(config, threads), log_to_driver=True
-        )
+        threads = config.threads or max(1, available_cores() // (config.max_replicas or config.replicas))
+        own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": _cores(config, threads)}
+        ray.init(include_dashboard=False, **own)
         try:
             _start(serve, config, threads, Path(folder))
             # After Ray has set its own handlers, which end the process at once.
@@ -97,7 +99,8 @@ def _start(serve: Any, config: Config, threads: int, folder: Path) -> None:
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name=NAME,
-        ray_actor_options={"num_cpus": threads},
+        # Ray shows each replica a GPU of its own.
+        ray_actor_options={"num_cpus": threads, "num_gpus": int(_uses_gpu(config))},
         # The server's own limits refuse what is too much, and say so.
         max_ongoing_requests=2 * (config.max_num_seqs + config.max_queue) + 256,
         health_check_period_s=_HEALTH_SECONDS,
@@ -109,22 +112,23 @@ def _start(serve: Any, config: Config, threads: int, folder: Path) -> None:
     serve.run(deployment.bind(settings), name=NAME, route_prefix="/")
 
 
+def _uses_gpu(config: Config) -> bool:
+    return config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
+
+
 def _number(config: Config) -> dict[str, Any]:
     if config.max_replicas is None:
         return {"num_replicas": config.replicas}
     from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-    least, most, width = config.replicas, config.max_replicas, config.max_num_seqs
-
-    def policy(context: Any) -> tuple[int, dict[str, Any]]:
-        pending = (context.aggregated_metrics or {}).get("pending", {})
-        return min(most, max(least, wanted_replicas(pending.values(), width))), {}
-
     return {
         "autoscaling_config": AutoscalingConfig(
-            min_replicas=least,
-            max_replicas=most,
-            policy=AutoscalingPolicy(policy_function=policy),
+            min_replicas=config.replicas,
+            max_replicas=config.max_replicas,
+            upscale_delay_s=_GROW_SECONDS,
+            policy=AutoscalingPolicy(
+                policy_function=PendingPolicy, policy_kwargs={"max_num_seqs": config.max_num_seqs}
+            ),
         )
     }
 

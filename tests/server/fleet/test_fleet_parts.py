@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from pydantic import ValidationError
 
 from server.config import load_config
 from server.fleet.metrics_text import merge
-from server.fleet.scaling import wanted_replicas
+from server.fleet.scaling import PendingPolicy, wanted_replicas
 from server.telemetry.metrics import Metrics
 
 
@@ -48,6 +50,12 @@ def test_enough_replicas_and_not_one_too_many(pending: list[int], width: int) ->
     assert wanted >= 1
     assert sum(pending) <= wanted * 0.75 * width + 1e-6
     assert wanted == 1 or sum(pending) > (wanted - 1) * 0.75 * width - 1e-6
+
+
+def test_the_policy_reads_what_the_replicas_report() -> None:
+    policy = PendingPolicy(max_num_seqs=4)
+    assert policy(SimpleNamespace(aggregated_metrics={"pending": {"a": 4.0, "b": 3.0}})) == (3, {})
+    assert policy(SimpleNamespace(aggregated_metrics=None)) == (1, {})
 
 
 def test_the_most_replicas_cannot_be_fewer_than_the_least() -> None:
