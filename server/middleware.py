@@ -75,6 +75,8 @@ class RequestMiddleware:
                 async with asyncio.timeout(self._send_timeout):
                     await send(message)
             except TimeoutError:
+                # Here, because what streams the reply takes the error for a client that has left.
+                record.fields["dropped"] = "the client took nothing of its reply"
                 if drop is not None:
                     drop()
                 raise _ClientStalledError from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
 from fastapi import Request
@@ -21,6 +21,7 @@ from server.engines.worker import EngineWorker
 from server.errors import ApiError, bad_request, echo, unavailable
 from server.served_base import ServedBase
 from server.telemetry.metrics import Metrics
+from server.telemetry.vllm_names import VllmCollector
 from steering.specs import SteeringSpec
 
 
@@ -35,7 +36,8 @@ class Service:
         # The metrics read the workers, and the workers report to the metrics: so the metrics get the dictionary first,
         # and the workers are put into it afterwards.
         self.workers: dict[str, EngineWorker] = {}
-        self.metrics = Metrics(self.workers)
+        compatible = [VllmCollector(self.workers)] if config.metrics_compat == "vllm" else []
+        self.metrics = Metrics(self.workers, *compatible)
         for name, engine in engines.items():
             self.workers[name] = EngineWorker(
                 name,
@@ -59,6 +61,7 @@ class Service:
             store = open_store(config.adapter_store)
             self.stored = StoredAdapters(config, loaded, store, named_adapters(config))
         self.adapters: AdapterChanges = self.stored or OwnAdapters(config, loaded)
+        self.scrape: Callable[[], Awaitable[bytes]] | None = None
         self.created = int(time.time())
         self._phase: Literal["starting", "serving", "draining"] = "starting"
 
@@ -78,6 +81,10 @@ class Service:
         """Ends every running request with a 503."""
         for worker in self.workers.values():
             worker.end_all("The server is shutting down.")
+
+    async def metrics_text(self) -> bytes:
+        """The metrics for Prometheus; those of all replicas, where `scrape` reaches them."""
+        return self.metrics.render() if self.scrape is None else await self.scrape()
 
     async def close(self) -> None:
         """Drains, then stops every base."""

@@ -17,7 +17,7 @@ from hypothesis import settings
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Tests of public clients run in an environment of their own: `make test-clients`.
-collect_ignore = ["clients", "llama_cpp", "vllm"]
+collect_ignore = ["clients", "fleet", "llama_cpp", "vllm"]
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None)

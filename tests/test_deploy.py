@@ -34,7 +34,8 @@ def expressions() -> Iterator[tuple[str, str]]:
     for panel in dashboard["panels"]:
         for target in panel.get("targets", ()):
             yield panel["title"], target["expr"]
-    for line in (DEPLOY / "alerts.yml").read_text().splitlines():
+    text = re.sub(r"(?m)^( +and on .*|.* > 0)\n +", r"\1 ", (DEPLOY / "alerts.yml").read_text())
+    for line in text.splitlines():
         if "trimtab_" in line:
             yield "alerts.yml", line
 
@@ -47,7 +48,8 @@ def test_every_metric_and_label_exists(series: dict[str, set[str]], where: str, 
     names = _METRIC.findall(expression)
     assert names or "up{" in expression
     assert set(names) <= set(series)
-    labels = {label for name in names for label in series[name]}
+    # Prometheus adds the instance, and a fleet of replicas the replica.
+    labels = {"instance", "replica", *(label for name in names for label in series[name])}
     for selector in re.findall(r"\{([^}]*)\}", expression):
         assert set(re.findall(r"(\w+)\s*[=!]", selector)) <= labels, selector
     for grouping in re.findall(r"(?:by|on) \(([^)]*)\)", expression):

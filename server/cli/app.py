@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from server.cli.bench import bench
@@ -10,6 +12,7 @@ from server.cli.generate import chat, complete
 from server.cli.map import map_command
 from server.cli.serve import serve
 from server.cli.train import train_app
+from server.names import package_version
 
 app = typer.Typer(
     name="trimtab",
@@ -18,6 +21,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trimtab {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Serves large language models that tiny language models steer."""
+
+
 app.command()(serve)
 app.command()(complete)
 app.command()(chat)

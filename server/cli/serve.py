@@ -25,6 +25,7 @@ from server.cli.options import (
 from server.telemetry.logs import setup_logging
 
 if TYPE_CHECKING:
+    from server.config import Config
     from server.service import Service
 
 
@@ -61,6 +62,12 @@ class ServeOptions:
     threads: Annotated[
         int | None,
         typer.Option(help="Threads that compute on a CPU; by default the cores that the process may use."),
+    ] = None
+    replicas: Annotated[
+        int | None, typer.Option(help="Processes that serve, on Ray Serve if more than 1; by default 1.")
+    ] = None
+    max_replicas: Annotated[
+        int | None, typer.Option(help="The most replicas that are started as the load grows.")
     ] = None
     max_model_len: MaxModelLen = None
     max_num_seqs: Annotated[
@@ -128,6 +135,9 @@ class ServeOptions:
         None
     )
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None
+    metrics_compat: Annotated[
+        str | None, typer.Option(help="vllm: /metrics also has the gauges that routers of vLLM servers read.")
+    ] = None
     traces: Annotated[
         bool | None,
         typer.Option("--traces", help="Send OpenTelemetry traces to where the OTEL_* variables say."),
@@ -140,6 +150,9 @@ def serve(*, config: ConfigFile = None, options: ServeOptions) -> None:
     chosen = settings(config, **asdict(options))
     setup_logging(level=chosen.log_level, as_json=chosen.log_json)
     _check_store(chosen.adapter_store)
+    if chosen.replicas > 1 or chosen.max_replicas is not None:
+        _serve_replicas(chosen)
+        return
     engines = load_with_progress(chosen)
     from server.app import build_app
     from server.http_server import make_server
@@ -149,6 +162,21 @@ def serve(*, config: ConfigFile = None, options: ServeOptions) -> None:
     server.run()
     if not server.started:
         raise typer.Exit(1)
+
+
+def _serve_replicas(config: Config) -> None:
+    from server.fleet.running import FleetError, run_fleet
+
+    number = f"{config.replicas}" + (f" to {config.max_replicas}" if config.max_replicas else "")
+    try:
+        run_fleet(
+            config,
+            lambda url: console.print(
+                f"trimtab serves with {number} replicas at {url}/v1", highlight=False, soft_wrap=True
+            ),
+        )
+    except FleetError as error:
+        fail(str(error), error)
 
 
 def _check_store(location: str | None) -> None:

@@ -44,7 +44,7 @@ async def read_version() -> Version:
 async def metrics(request: Request) -> Response:
     """Gives the metrics, as Prometheus reads them."""
     # As a header, because `media_type` would add a charset to a content type that has one already.
-    return Response(service_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
+    return Response(await service_of(request).metrics_text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 @private.get("/openapi.json")

@@ -94,10 +94,12 @@ class Metrics(Observer):
     The label `adapter` is the name of a loaded adapter, `none` or `several`, so that no client can create labels.
     """
 
-    def __init__(self, workers: Mapping[str, EngineWorker]) -> None:
+    def __init__(self, workers: Mapping[str, EngineWorker], *more: Collector) -> None:
+        """`more` are collectors whose metrics are rendered beside the server's own."""
         self._registry = CollectorRegistry()
         self._declared: list[Counter | Histogram] = []
-        self._registry.register(_EngineCollector(workers))
+        for collector in (_EngineCollector(workers), *more):
+            self._registry.register(collector)
         self._workers = workers
         self._seen: set[str] = set()
         self._prompt = self._counter("prompt_tokens", "prompt tokens", _LABELS)

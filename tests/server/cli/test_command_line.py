@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from server.cli.app import app
 from server.cli.options import check_bridge
+from server.names import installed_version
 from tests.models import save_folder, tiny_model, tokenizer_byte_level
 from tests.server_process import REPOSITORY
 
@@ -133,3 +134,8 @@ def test_a_damaged_adapter_store_is_said_before_models_are_loaded(tmp_path: Path
     result = CliRunner().invoke(app, ["serve", "--adapter-store", str(file)])
     assert result.exit_code == 1
     assert f"the adapter store {file} cannot be read: it is not JSON" in result.stderr
+
+
+def test_the_version_is_the_installed_one() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"trimtab {installed_version()}\n")
