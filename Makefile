@@ -67,8 +67,9 @@ starve: $(STAMP) ## starve servers of connections, descriptors, disk, memory and
 faults: $(STAMP) ## raise 10,000 faults at random in the steps of rows; pass flags with ARGS="--seed 1"
 	$(BIN)/python -m tests.steering.fault_injection $(ARGS)
 
-docs: $(STAMP) ## write docs/api.md from the code; a test checks that it is up to date
+docs: $(STAMP) ## write docs/api.md and docs/compatibility.md; tests check that they are up to date
 	$(BIN)/python -m server.documents.api_document
+	$(BIN)/python -m tests.compat.page
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) $(CLIENTS) $(VLLM) $(FLEET) $(LLAMA_CPP) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from server.cli.app import app
 from server.cli.options import check_bridge
-from server.names import installed_version
+from server.names import package_version
 from tests.models import save_folder, tiny_model, tokenizer_byte_level
 from tests.server_process import REPOSITORY
 
@@ -138,4 +138,4 @@ def test_a_damaged_adapter_store_is_said_before_models_are_loaded(tmp_path: Path
 
 def test_the_version_is_the_installed_one() -> None:
     result = CliRunner().invoke(app, ["--version"])
-    assert (result.exit_code, result.stdout) == (0, f"trimtab {installed_version()}\n")
+    assert (result.exit_code, result.stdout) == (0, f"trimtab {package_version()}\n")

@@ -1,0 +1,191 @@
+"""Sampling, stopping and tokens."""
+
+from __future__ import annotations
+
+from tests.compat.feature import CHAT, COMPLETIONS, Feature
+
+VLS = "vLLM, llama.cpp, SGLang"
+SAMPLING = [
+    Feature(
+        "`temperature` 0 is greedy",
+        VLS,
+        COMPLETIONS,
+        {"temperature": 0},
+        lambda a: a.sampling.temperature == 0,
+    ),
+    Feature("`top_p`, `top_k`, `min_p`", VLS, COMPLETIONS, {"top_p": 0.5, "top_k": 4, "min_p": 0.1}),
+    Feature("`top_k` -1 is all", "vLLM, SGLang", COMPLETIONS, {"top_k": -1}, lambda a: a.sampling.top_k == 0),
+    Feature(
+        "`top_p` 0 takes the likeliest",
+        "llama.cpp",
+        COMPLETIONS,
+        {"top_p": 0},
+        lambda a: a.sampling.top_p < 1e-9,
+    ),
+    Feature(
+        "`seed` -1 is none", "llama.cpp, SGLang", COMPLETIONS, {"seed": -1}, lambda a: a.sampling.seed is None
+    ),
+    Feature("integers written as `8.0`", "vLLM, llama.cpp", COMPLETIONS, {"max_tokens": 8.0, "top_k": 40.0}),
+    Feature(
+        "`max_tokens` -1 is the rest of the context",
+        "llama.cpp",
+        COMPLETIONS,
+        {"max_tokens": -1},
+        lambda a: a.sampling.max_tokens > 4000,
+    ),
+    Feature(
+        "`max_tokens` beyond the context is cut to it",
+        "vLLM, llama.cpp",
+        CHAT,
+        {"max_tokens": 10**6},
+        lambda a: a.sampling.max_tokens < 4096,
+    ),
+    Feature("`n` answers", VLS, COMPLETIONS, {"n": 3}, lambda a: len(a.body["choices"]) == 3),
+    Feature("`best_of`", "vLLM", COMPLETIONS, {"best_of": 3}, lambda a: len(a.body["choices"]) == 1),
+    Feature(
+        "penalties",
+        VLS,
+        COMPLETIONS,
+        {"presence_penalty": 1, "frequency_penalty": 1, "repetition_penalty": 1.2},
+    ),
+    Feature(
+        "`logit_bias`", VLS, COMPLETIONS, {"logit_bias": {"65": -100}}, lambda a: bool(a.sampling.logit_bias)
+    ),
+    Feature(
+        "`bad_words`",
+        "vLLM",
+        COMPLETIONS,
+        {"bad_words": ["no"]},
+        lambda a: len(a.sampling.bad_sequences) == 2,
+    ),
+    Feature(
+        "`allowed_token_ids`",
+        "vLLM",
+        COMPLETIONS,
+        {"allowed_token_ids": [104]},
+        lambda a: a.sampling.allowed_token_ids == (104,),
+    ),
+    Feature("`min_tokens`, `ignore_eos`", "vLLM, SGLang", COMPLETIONS, {"min_tokens": 2, "ignore_eos": True}),
+    Feature("`stop` strings", VLS, COMPLETIONS, {"stop": ["wor"]}, lambda a: a.choice["text"] == "hello "),
+    Feature('`stop: ""` and `[]` are none', VLS, COMPLETIONS, {"stop": ""}),
+    Feature("many `stop` strings", "vLLM", COMPLETIONS, {"stop": [f"x{i}" for i in range(200)]}),
+    Feature(
+        "`include_stop_str_in_output`",
+        "vLLM",
+        COMPLETIONS,
+        {"stop": "wor", "include_stop_str_in_output": True},
+        lambda a: a.choice["text"] == "hello wor",
+    ),
+    Feature("`stop_token_ids`", "vLLM, SGLang", COMPLETIONS, {"stop_token_ids": [7]}),
+    Feature("`skip_special_tokens`", "vLLM, SGLang", COMPLETIONS, {"skip_special_tokens": False}),
+    Feature(
+        "`spaces_between_special_tokens`",
+        "vLLM, SGLang",
+        COMPLETIONS,
+        {"spaces_between_special_tokens": True},
+    ),
+    Feature(
+        "`truncate_prompt_tokens`",
+        "vLLM",
+        COMPLETIONS,
+        {"prompt": "abcdef", "truncate_prompt_tokens": 2},
+        lambda a: a.prompt == "ef",
+    ),
+    Feature("`echo`", VLS, COMPLETIONS, {"echo": True}, lambda a: a.choice["text"] == "hihello world"),
+    Feature(
+        "prompts as token ids",
+        VLS,
+        COMPLETIONS,
+        {"prompt": [[104], [105]]},
+        lambda a: len(a.body["choices"]) == 2,
+    ),
+    Feature(
+        "`logprobs` of tokens and of an echoed prompt",
+        VLS,
+        COMPLETIONS,
+        {"logprobs": 1, "echo": True},
+        lambda a: a.choice["logprobs"]["token_logprobs"][:2] == [None, -0.5],
+    ),
+    Feature(
+        "`prompt_logprobs`",
+        "vLLM",
+        COMPLETIONS,
+        {"prompt_logprobs": 1},
+        lambda a: a.choice["prompt_logprobs"][1]["105"]["rank"] == 1,
+    ),
+    Feature(
+        "`prompt_logprobs` streamed",
+        "vLLM",
+        COMPLETIONS,
+        {"prompt_logprobs": 1, "stream": True},
+        refused="as in vLLM",
+        param="prompt_logprobs",
+    ),
+    Feature(
+        "`return_token_ids`",
+        "vLLM",
+        COMPLETIONS,
+        {"return_token_ids": True},
+        lambda a: a.choice["prompt_token_ids"] == [104, 105] and len(a.choice["token_ids"]) == 12,
+    ),
+    Feature(
+        "`return_tokens_as_token_ids`",
+        "vLLM",
+        COMPLETIONS,
+        {"return_tokens_as_token_ids": True, "logprobs": 0},
+        lambda a: a.choice["logprobs"]["tokens"][0] == "token_id:104",
+    ),
+    Feature(
+        "cached tokens in `usage`",
+        VLS,
+        COMPLETIONS,
+        {},
+        lambda a: "cached_tokens" in a.body["usage"]["prompt_tokens_details"],
+    ),
+    Feature(
+        "`system_fingerprint`", "llama.cpp", COMPLETIONS, {}, lambda a: a.body["system_fingerprint"] != ""
+    ),
+    Feature("`request_id`", "vLLM", COMPLETIONS, {"request_id": "a-1"}, lambda a: a.body["id"] == "cmpl-a-1"),
+    Feature("`priority`", "vLLM", COMPLETIONS, {"priority": 1}),
+    Feature("samplers that are switched off", "llama.cpp", COMPLETIONS, {"typical_p": 1.0, "mirostat": 0}),
+    Feature(
+        "`mirostat`",
+        "llama.cpp",
+        COMPLETIONS,
+        {"mirostat": 2},
+        refused="samplers that follow the text are not offered",
+        param="mirostat",
+    ),
+    Feature(
+        "`use_beam_search`",
+        "vLLM",
+        COMPLETIONS,
+        {"use_beam_search": True},
+        refused="sequences are drawn one by one",
+        param="use_beam_search",
+    ),
+    Feature(
+        "`suffix`",
+        "vLLM, SGLang",
+        COMPLETIONS,
+        {"suffix": "x"},
+        refused="there is no filling in between texts; null is served",
+        param="suffix",
+    ),
+    Feature(
+        "`logits_processors`",
+        "vLLM, SGLang",
+        COMPLETIONS,
+        {"logits_processors": ["x"]},
+        refused="no code comes from a request",
+        param="logits_processors",
+    ),
+    Feature(
+        "an unknown field",
+        "none",
+        COMPLETIONS,
+        {"colour": 1},
+        refused="a misspelt field is an error",
+        param="colour",
+    ),
+]
