@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from server.cli.bench import bench
-from server.cli.evaluate import evaluate_app
+from server.cli.evaluation.evaluate import evaluate_app
 from server.cli.generate import chat, complete
 from server.cli.map import map_command
 from server.cli.serve import serve

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import demo
 from mapping_cache import Form, Method
 from server.cli.app import app
-from server.cli.evaluation_options import SettingOptions, UnmatchedChoice
+from server.cli.evaluation.options import SettingOptions, UnmatchedChoice
 from server.cli.map import FormName, MethodName
 from steering.evaluation import Setting
 from steering.evaluation.setting import Unmatched

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from server.cli.evaluation_options import EngineOptions, EvaluationDataOptions, TaskOptions
+from server.cli.evaluation.options import EngineOptions, EvaluationDataOptions, TaskOptions
 from server.cli.options import console as messages
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mapping_cache import PlotsUnavailableError
-from server.cli.evaluation_inputs import Loading, make_tasks, read_hyperparameters, read_sets, split_sets
-from server.cli.evaluation_options import (
+from server.cli.evaluation.inputs import Loading, make_tasks, read_hyperparameters, read_sets, split_sets
+from server.cli.evaluation.options import (
     ADAPTER_OPTION,
     BASE_OPTION,
     EngineOptions,

@@ -1,0 +1,1 @@
+"""`trimtab evaluate` and its inputs and options."""
