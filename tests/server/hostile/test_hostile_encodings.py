@@ -109,7 +109,7 @@ def test_of_a_key_given_twice_the_last_counts(attack: Attack) -> None:
     content = GOOD[:-1] + b', "max_tokens": 3, "max_tokens": 4, "model": "bytes"}'
     assert attack.send(COMPLETIONS, content=content).json()["usage"]["completion_tokens"] <= 4
     attack.refuse(
-        COMPLETIONS, content=GOOD[:-1] + b', "max_tokens": 4, "max_tokens": -1}', param="max_tokens"
+        COMPLETIONS, content=GOOD[:-1] + b', "max_tokens": 4, "max_tokens": -2}', param="max_tokens"
     )
     # A key that is repeated a thousand times is one key.
     assert attack.send(COMPLETIONS, content=GOOD[:-1] + b', "user": "a"' * 1000 + b"}").status_code == 200
