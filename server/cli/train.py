@@ -87,7 +87,8 @@ def delta(
         )
 
     told = Instructed(instruction, base, out, job.device.value, recipe.seed) if instruction.system else None
-    _run(base, _Data(files, data.held_out, instruction, told), recipe, out, train)
+    whole = _Data(files, data.held_out, instruction, told)
+    _run(base, whole, recipe, out, train, new_model=shape.init is None)
 
 
 @train_app.command()
@@ -177,6 +178,8 @@ def _run(
     options: RecipeOptions,
     out: Path,
     train: Train,
+    *,
+    new_model: bool = False,
 ) -> None:
     """Read and encode the data, load the model `name`, and train; each expected error is one line on stderr."""
     # Late, because importing torch and transformers takes seconds that `--help` need not spend.
@@ -198,7 +201,7 @@ def _run(
     disable_progress_bar()
     try:
         trained, held = split_held_out(data.examples(), data.held_out, options.seed)
-        recipe = options.recipe(len(trained))
+        recipe = options.recipe(len(trained), new_model=new_model)
         tokenizer = read_tokenizer(name)
         encoded, held_encoded = data.encode(tokenizer, (trained, held), recipe)
         _warn_of_few_steps(recipe.steps(len(encoded)), recipe)

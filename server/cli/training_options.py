@@ -150,8 +150,13 @@ class RecipeOptions:
         PrecisionName, typer.Option(help="Number format of the computation; weights stay in float32.")
     ] = PrecisionName.float32
     learning_rate: Annotated[
-        float, typer.Option(min=0.0, help="AdamW's peak learning rate; it decays along a cosine.")
-    ] = 2e-4
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="AdamW's peak learning rate; it decays along a cosine. By default 0.002 for a delta with random "
+            "weights, and otherwise 0.0002, as published.",
+        ),
+    ] = None
     warmup: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the steps in which the learning rate rises.")
     ] = 0.03
@@ -175,10 +180,21 @@ class RecipeOptions:
     forget_weight: Annotated[float, typer.Option(min=0.0, help="Weight of the forgotten examples.")] = 1.0
     seed: Annotated[int, typer.Option(help="Seed of the new weights and of the data's order.")] = 0
 
-    def recipe(self, examples: int) -> Recipe:
-        """The recipe for this many examples."""
-        from steering.training import DEFAULT_REFUSAL, ObjectiveWeights, OptimiserConfig, Recipe, choose_size
+    def recipe(self, examples: int, *, new_model: bool = False) -> Recipe:
+        """The recipe for this many examples; `new_model` if what is trained begins with random weights."""
+        from steering.training import (
+            DEFAULT_REFUSAL,
+            NEW_MODEL_RATE,
+            PUBLISHED_RATE,
+            ObjectiveWeights,
+            OptimiserConfig,
+            Recipe,
+            choose_size,
+        )
 
+        rate = self.learning_rate
+        if rate is None:
+            rate = NEW_MODEL_RATE if new_model else PUBLISHED_RATE
         epochs, batch_size = choose_size(examples, self.epochs, self.batch_size)
         return Recipe(
             epochs=epochs,
@@ -188,7 +204,7 @@ class RecipeOptions:
             accumulate=self.accumulate,
             precision=self.precision.value,
             refusal=DEFAULT_REFUSAL if self.refusal is None else self.refusal,
-            optimiser=OptimiserConfig(self.learning_rate, self.warmup, self.weight_decay),
+            optimiser=OptimiserConfig(rate, self.warmup, self.weight_decay),
             weights=ObjectiveWeights(
                 keep=self.keep_weight,
                 forget=self.forget_weight,

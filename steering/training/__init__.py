@@ -10,6 +10,8 @@ from steering.training.proxy import train_proxy
 from steering.training.recipe import (
     DEFAULT_REFUSAL,
     FEWEST_STEPS,
+    NEW_MODEL_RATE,
+    PUBLISHED_RATE,
     OptimiserConfig,
     Recipe,
     RunOptions,
@@ -25,6 +27,8 @@ __all__ = [
     "CONFIDENCE",
     "DEFAULT_REFUSAL",
     "FEWEST_STEPS",
+    "NEW_MODEL_RATE",
+    "PUBLISHED_RATE",
     "Batch",
     "CheckpointError",
     "DeltaShape",

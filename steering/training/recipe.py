@@ -19,6 +19,10 @@ ENOUGH_STEPS = 200
 """A run whose size is chosen from its data has about this many optimiser steps, or more."""
 FEWEST_STEPS = 100
 """With fewer optimiser steps than this a new model learns little."""
+PUBLISHED_RATE = 2e-4
+"""Cross-model Control's learning rate, for a model that has been trained before."""
+NEW_MODEL_RATE = 2e-3
+"""The learning rate for a delta that begins with random weights; at the published one it learns little in 200 steps."""
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3.0, 10.0
 _SMALLEST_BATCH, _LARGEST_BATCH = 4, 64
 
@@ -30,7 +34,7 @@ class OptimiserConfig:
     `warmup` is the share of the steps in which the learning rate rises; `clip` is the largest gradient norm.
     """
 
-    learning_rate: float = 2e-4
+    learning_rate: float = PUBLISHED_RATE
     warmup: float = 0.03
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)

@@ -20,7 +20,7 @@ from server.cli.training_options import (
     RecipeOptions,
     ShapeOptions,
 )
-from steering.training import CONFIDENCE, DeltaShape, Recipe, RunOptions
+from steering.training import CONFIDENCE, NEW_MODEL_RATE, PUBLISHED_RATE, DeltaShape, Recipe, RunOptions
 from steering.training.objectives import ForgetLoss, KeepLoss
 from steering.training.recipe import Precision
 
@@ -42,6 +42,8 @@ def data(tmp_path: Path) -> Path:
 def test_options_left_out_are_the_recipes_defaults() -> None:
     # For much data: what is chosen for less is a test of its own.
     assert RecipeOptions().recipe(100_000) == Recipe()
+    assert RecipeOptions().recipe(1, new_model=True).optimiser.learning_rate == NEW_MODEL_RATE
+    assert RecipeOptions(learning_rate=0.5).recipe(1, new_model=True).optimiser.learning_rate == 0.5
     assert ShapeOptions().shape() == DeltaShape()
     assert LoraOptions().lora() is None
     assert JobOptions().run_options(Path("out")) == RunOptions(checkpoint=Path("out.checkpoint"))
@@ -69,6 +71,7 @@ def test_writes_an_adapter_folder(data: Path, tmp_path: Path) -> None:
     assert "warning: only 1 optimiser steps" in result.output
     written = json.loads((out / "adapter.json").read_text())
     assert (written["kind"], written["card"]["confidence"]) == ("delta", CONFIDENCE)
+    assert written["card"]["recipe"]["optimiser"]["learning_rate"] == NEW_MODEL_RATE
     assert (out / "model.safetensors").exists()
 
 
@@ -137,6 +140,7 @@ def test_proxy_writes_a_pair(data: Path, tmp_path: Path) -> None:
     card = json.loads((out / "adapter.json").read_text())
     assert card["kind"] == "proxy" and card["card"]["lora"]["rank"] == 2
     assert card["card"]["template"]["name"] == "base-a"
+    assert card["card"]["recipe"]["optimiser"]["learning_rate"] == PUBLISHED_RATE
     assert {"expert", "antiexpert"} <= {path.name for path in out.iterdir()}
 
 
