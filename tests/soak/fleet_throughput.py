@@ -41,7 +41,8 @@ def main() -> None:
             with fleet(Path(folder), adapters, *flags) as running:
                 rates[side] = _rate(running.url, options.requests, options.clients)
         print(
-            f"{side:32} {rates[side]:6.1f} requests/s  {rates[side] / rates['one server']:.2f} of one server"
+            f"{side:32} {rates[side]:6.1f} requests/s  {rates[side] / rates['one server']:.2f} of one server",
+            flush=True,
         )
     figures = {"commit": commit(), "cores": os.cpu_count(), "rates": rates, **vars(options)}
     sys.stdout.write(json.dumps(figures) + "\n")
