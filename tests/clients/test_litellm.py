@@ -53,4 +53,4 @@ def test_errors_keep_their_kind(server: Server) -> None:
     with pytest.raises(litellm.NotFoundError):
         litellm.completion(**fields(server, "nobody"), messages=QUESTION)
     with pytest.raises(litellm.BadRequestError, match="max_tokens"):
-        litellm.completion(**fields(server, "base-a"), messages=QUESTION, max_tokens=10**6)
+        litellm.completion(**fields(server, "base-a"), messages=QUESTION, max_tokens=-5)

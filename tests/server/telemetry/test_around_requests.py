@@ -153,7 +153,7 @@ def test_neither_keys_nor_prompts_are_logged_by_the_command(tmp_path: Path) -> N
         with httpx.Client(base_url=url, headers={"authorization": "Bearer from-the-environment"}) as client:
             for body in (
                 {"prompt": "my-secret-diary", "max_tokens": 3, "echo": True},
-                {"prompt": "my-secret-diary", "max_tokens": -1},
+                {"prompt": "my-secret-diary", "max_tokens": -2},
                 {"prompt": "my-secret-diary", "my-secret-diary": 1},
                 {"prompt": ["my-secret-diary", 5]},
             ):
