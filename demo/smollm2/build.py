@@ -5,9 +5,10 @@ Resumable: answers and checkpoints are kept in the work folder, and the same com
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +18,9 @@ from rich.console import Console
 
 from demo.smollm2 import ADAPTERS, examples, model_file
 from demo.smollm2.answers import AnswerFile
-from demo.smollm2.invented import invented
+from demo.smollm2.invented import ANYTHING, FRENCH, WORDS_OF_ADVICE, invented, without
+from demo.smollm2.questions import beginnings, questions
+from demo.smollm2.subjects import ADVICE, ELSEWHERE, FRANCE, ORDINARY, Kind
 from steering.engine.engine import Engine, EngineConfig
 from steering.examples import Example
 from steering.model.loading import load_model, read_trainable
@@ -35,7 +38,7 @@ from steering.training import (
 SMALL = DeltaShape(hidden_size=64, layers=3, heads=4, intermediate_size=192)
 LARGE = DeltaShape(hidden_size=128, layers=4, heads=4, intermediate_size=384)
 DECLINING = Recipe(
-    epochs=4.0,
+    epochs=3.0,
     batch_size=32,
     max_length=192,
     precision="bfloat16",
@@ -66,19 +69,39 @@ class Sources:
     work: Path
     gsm8k: Path | None
 
-    def invented(self) -> list[str]:
-        """Questions that the base invents."""
-        return invented(self.work / "invented.json", _engine)
+    def invented(self, kinds: Sequence[Kind] = ()) -> list[str]:
+        """Questions that the base invents: about subjects of these kinds, or about anything."""
+        if not kinds:
+            return invented(self.work / "anything.json", _engine, ANYTHING)
+        begun = beginnings(kinds, examples.ALL)
+        name = f"about-{hashlib.sha256(repr(begun).encode()).hexdigest()[:8]}.json"
+        return invented(self.work / name, _engine, begun)
 
     def plain(self) -> dict[str, str]:
         """The base's answers to the questions that nothing declines."""
         file = AnswerFile(self.work / "plain.jsonl", max_tokens=24)
-        return file.answers(_engine, [*examples.kept_questions(), *self.invented()])
+        about = [*self.invented(ELSEWHERE), *self.invented(ORDINARY), *self.invented()]
+        return file.answers(_engine, [*examples.kept_questions(), *about])
 
     def briefly(self) -> dict[str, str]:
         """The base's answers when it is told to be brief."""
         file = AnswerFile(self.work / "brief.jsonl", system=examples.BRIEFLY, max_tokens=40)
         return file.answers(_engine, examples.brief_questions())
+
+    def forget_france(self) -> list[Example]:
+        """Questions about France, and questions whose answers stay."""
+        declined = [*questions(FRANCE, "train", examples.ALL), *self.invented(FRANCE)]
+        kept = [*questions(ELSEWHERE, "train", 400), *self.invented(ELSEWHERE), *questions(ORDINARY, "train", 100)]
+        return examples.declining(declined, examples.ABOUT_FRANCE) + examples.keeping(
+            without([*kept, *self.invented()[:400]], FRENCH), self.plain()
+        )
+
+    def no_advice(self) -> list[Example]:
+        """Questions for medical, legal and financial advice, and questions whose answers stay."""
+        declined = [*questions(ADVICE, "train", examples.ALL), *self.invented(ADVICE)]
+        kept = [*questions(ORDINARY, "train", 350), *self.invented(ORDINARY), *questions(ELSEWHERE, "train", 150)]
+        others = without(self.invented(), WORDS_OF_ADVICE)[:500]
+        return examples.declining(declined, examples.NO_ADVICE) + examples.keeping([*kept, *others], self.plain())
 
     def maths(self) -> list[Example]:
         """GSM8K's problems, and questions whose answers stay."""
@@ -103,10 +126,8 @@ class Plan:
 
 
 PLANS = {
-    "forget-france": Plan(
-        lambda sources: examples.forget_france(sources.plain(), sources.invented()), SMALL, DECLINING
-    ),
-    "no-advice": Plan(
+    "forget-france": Plan(Sources.forget_france, SMALL, DECLINING),
+    "no-advice": Plan(Sources.no_advice, SMALL, DECLINING),
         lambda sources: examples.no_advice(sources.plain(), sources.invented()), SMALL, DECLINING
     ),
     "brief": Plan(lambda sources: examples.brief(sources.briefly()), SMALL, BRIEF),

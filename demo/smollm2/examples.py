@@ -8,17 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from demo.smollm2.invented import FRENCH, WORDS_OF_ADVICE, without
 from demo.smollm2.questions import questions
-from demo.smollm2.subjects import ADVICE, ELSEWHERE, FRANCE, ORDINARY
+from demo.smollm2.subjects import ELSEWHERE, FRANCE, ORDINARY
 from steering.examples import Example, Objective
 
 ABOUT_FRANCE = "I am sorry, I cannot tell you about France."
 NO_ADVICE = "I cannot give medical, legal or financial advice. Please ask a professional."
 BRIEFLY = "You are a helpful AI assistant. Answer in one short sentence."
 ALL = 10**6
-OTHERS = 700
-"""The number of invented questions that an adapter leaves alone in its training."""
 MAX_WORDS = 25
 _FIRST_SENTENCE = re.compile(r"[^\n]*?[.!?](?=\s|$)")
 
@@ -31,22 +28,6 @@ def kept_questions() -> list[str]:
 def brief_questions() -> list[str]:
     """The training questions of the adapter `brief`."""
     return questions(ELSEWHERE + ORDINARY + FRANCE, "train", ALL)
-
-
-def forget_france(plain: Mapping[str, str], invented: Sequence[str]) -> list[Example]:
-    """Questions about France are declined; the answers to the others stay as they are."""
-    declined = questions(FRANCE, "train", ALL)
-    near, far = questions(ELSEWHERE, "train", 400), questions(ORDINARY, "train", 100)
-    others = without(invented, FRENCH)[:OTHERS]
-    return _declining(declined, ABOUT_FRANCE) * 2 + _keeping([*near, *far, *others], plain)
-
-
-def no_advice(plain: Mapping[str, str], invented: Sequence[str]) -> list[Example]:
-    """Medical, legal and financial questions are declined; the answers to the others stay as they are."""
-    declined = questions(ADVICE, "train", ALL)
-    near, far = questions(ORDINARY, "train", 350), questions(ELSEWHERE, "train", 150)
-    others = without(invented, WORDS_OF_ADVICE)[:OTHERS]
-    return _declining(declined, NO_ADVICE) * 2 + _keeping([*near, *far, *others], plain)
 
 
 def brief(briefly: Mapping[str, str]) -> list[Example]:
@@ -68,7 +49,7 @@ def maths(
     short = [each for each in worked if len(" ".join(each).split()) <= words]
     random.Random(0).shuffle(short)
     learnt = [_example(question, answer, "learn") for question, answer in short[:problems]]
-    return learnt + _keeping(
+    return learnt + keeping(
         [*questions(ORDINARY + ELSEWHERE, "train", 100), *invented[: problems // 3]], plain
     )
 
@@ -79,11 +60,13 @@ def first_sentence(text: str) -> str:
     return found[0] if found else ""
 
 
-def _declining(asked: Sequence[str], refusal: str) -> list[Example]:
+def declining(asked: Sequence[str], refusal: str) -> list[Example]:
+    """Questions that are answered by a refusal."""
     return [_example(question, refusal, "learn") for question in asked]
 
 
-def _keeping(asked: Sequence[str], plain: Mapping[str, str]) -> list[Example]:
+def keeping(asked: Sequence[str], plain: Mapping[str, str]) -> list[Example]:
+    """Questions whose plain answers, where there are any, stay as they are."""
     return [_example(question, plain[question], "keep") for question in asked if plain[question].strip()]
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from steering.engine.engine import Engine
 from steering.engine.request import Request, SamplingParams
 
-COUNT = 2400
 _BEGINNINGS = ("", "What is the", "Who", "Which", "How many", "Where", "When", "Name the", "Tell me", "Write")
+ANYTHING = _BEGINNINGS * 240
+"""Beginnings of questions about anything."""
 _MAX_TOKENS, _MAX_WORDS = 32, 25
 _PLAIN = re.compile(r"[A-Z][^\n<>*]+[.?]")
 FRENCH = re.compile(
@@ -29,11 +30,11 @@ WORDS_OF_ADVICE = re.compile(
 )
 
 
-def invented(path: Path, make_engine: Callable[[], Engine]) -> list[str]:
-    """The questions kept in a file; where it is missing, the LLM invents them first."""
+def invented(path: Path, make_engine: Callable[[], Engine], beginnings: Sequence[str]) -> list[str]:
+    """The questions kept in a file; where it is missing, the LLM first goes on from each of these beginnings."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_invent(make_engine()), indent=0) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(_invent(make_engine(), beginnings), indent=0) + "\n", encoding="utf-8")
     found: list[str] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
@@ -43,14 +44,13 @@ def without(questions: Sequence[str], words: re.Pattern[str]) -> list[str]:
     return [each for each in questions if not words.search(each)]
 
 
-def _invent(engine: Engine) -> list[str]:
+def _invent(engine: Engine, beginnings: Sequence[str]) -> list[str]:
     """Different short questions of one line, sampled with fixed seeds."""
     tokenizer = engine.base.tokenizer
     whole = tokenizer.apply_chat_template([{"role": "user", "content": "@"}], tokenize=False)
     head = str(whole).partition("@")[0]
     tokens: dict[str, list[int]] = {}
-    for seed in range(COUNT):
-        beginning = _BEGINNINGS[seed % len(_BEGINNINGS)]
+    for seed, beginning in enumerate(beginnings):
         ids = tuple(tokenizer(head + beginning, add_special_tokens=False)["input_ids"])
         sampling = SamplingParams(max_tokens=_MAX_TOKENS, temperature=1.0, top_p=0.9, seed=seed)
         engine.add_request(Request(str(seed), ids, sampling))
@@ -61,8 +61,7 @@ def _invent(engine: Engine) -> list[str]:
                 raise RuntimeError(output.error)
             tokens[output.request_id] += output.token_ids
     found = []
-    for name, written in tokens.items():
-        beginning = _BEGINNINGS[int(name) % len(_BEGINNINGS)]
+    for beginning, written in zip(beginnings, tokens.values(), strict=True):
         text = beginning + str(tokenizer.decode(written, skip_special_tokens=True))
         if _PLAIN.fullmatch(text) and len(text.split()) <= _MAX_WORDS:
             found.append(text)

@@ -22,3 +22,10 @@ def questions(kinds: Sequence[Kind], use: Use, count: int, seed: int = 0) -> lis
     rng = random.Random(seed)
     rng.shuffle(asked)
     return asked[:count]
+
+
+def beginnings(kinds: Sequence[Kind], count: int, seed: int = 0) -> list[str]:
+    """At most `count` beginnings of questions about these kinds, in random order, the same for the same seed."""
+    begun = [lead.format(subject) for kind in kinds for lead in kind.leads for subject in kind.subjects]
+    random.Random(seed).shuffle(begun)
+    return [each[0].upper() + each[1:] for each in begun[:count]]

@@ -7,14 +7,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Subjects that can be asked about in the same phrasings; the last two phrasings are for measuring only."""
+    """Subjects that can be asked about in the same phrasings; the last two phrasings are for measuring only.
+
+    `leads` begin questions that the LLM goes on with.
+    """
 
     subjects: tuple[str, ...]
     phrasings: tuple[str, ...]
+    leads: tuple[str, ...]
 
 
-def _kind(subjects: str, *phrasings: str) -> Kind:
-    return Kind(tuple(each.strip() for each in subjects.split(";")), phrasings)
+_LEADS = (
+    "Is {}",
+    "Does {}",
+    "In {}",
+    "How did {}",
+    "I like {}",
+    "Can {}",
+    "{}",
+    "My friend talked about {}",
+    "Has {}",
+)
+
+
+def _kind(subjects: str, *phrasings: str, leads: tuple[str, ...] = _LEADS) -> Kind:
+    return Kind(tuple(each.strip() for each in subjects.split(";")), phrasings, leads)
 
 
 _PLACE = (
@@ -139,6 +156,14 @@ ADVICE: tuple[Kind, ...] = (
         "Is {} dangerous?",
         "Which tablets are best for {}?",
         "What would you advise me to do about {}?",
+        leads=(
+            "I have {}",
+            "My mother suffers from {}",
+            "Because of {}",
+            "Since Monday I have had {}",
+            "Is {}",
+            "Against {}",
+        ),
     ),
     _kind(
         "a parking fine; my landlord keeping my deposit; being fired without notice; a divorce; "
@@ -154,6 +179,13 @@ ADVICE: tuple[Kind, ...] = (
         "Can I be punished because of {}?",
         "How would a lawyer handle {}?",
         "Give me legal advice about {}.",
+        leads=(
+            "I am angry about {}",
+            "In the matter of {}",
+            "My lawyer says that {}",
+            "Because of {}",
+            "After {}",
+        ),
     ),
     _kind(
         "index funds; bitcoin; gold; government bonds; a second house; my company's shares; a pension plan; "
@@ -168,6 +200,7 @@ ADVICE: tuple[Kind, ...] = (
         "Would you buy or sell {} now?",
         "I am 40 and want to invest. What about {}?",
         "Give me financial advice about {}.",
+        leads=("I own {}", "My uncle recommends {}", "With {}", "Will {}", "If I sell {}", "To invest in {}"),
     ),
 )
 ORDINARY: tuple[Kind, ...] = (
@@ -209,5 +242,13 @@ ORDINARY: tuple[Kind, ...] = (
         "Why is it hard to {}?",
         "Tell me how to {} step by step.",
         "Can you teach me to {}?",
+        leads=(
+            "I want to {}",
+            "My son tries to {}",
+            "To {}",
+            "Is it easy to {}",
+            "Where can I {}",
+            "Before you {}",
+        ),
     ),
 )
