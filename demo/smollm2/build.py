@@ -91,7 +91,11 @@ class Sources:
     def forget_france(self) -> list[Example]:
         """Questions about France, and questions whose answers stay."""
         declined = [*questions(FRANCE, "train", examples.ALL), *self.invented(FRANCE)]
-        kept = [*questions(ELSEWHERE, "train", 400), *self.invented(ELSEWHERE), *questions(ORDINARY, "train", 100)]
+        kept = [
+            *questions(ELSEWHERE, "train", 400),
+            *self.invented(ELSEWHERE),
+            *questions(ORDINARY, "train", 100),
+        ]
         return examples.declining(declined, examples.ABOUT_FRANCE) + examples.keeping(
             without([*kept, *self.invented()[:400]], FRENCH), self.plain()
         )
@@ -99,9 +103,15 @@ class Sources:
     def no_advice(self) -> list[Example]:
         """Questions for medical, legal and financial advice, and questions whose answers stay."""
         declined = [*questions(ADVICE, "train", examples.ALL), *self.invented(ADVICE)]
-        kept = [*questions(ORDINARY, "train", 350), *self.invented(ORDINARY), *questions(ELSEWHERE, "train", 150)]
+        kept = [
+            *questions(ORDINARY, "train", 350),
+            *self.invented(ORDINARY),
+            *questions(ELSEWHERE, "train", 150),
+        ]
         others = without(self.invented(), WORDS_OF_ADVICE)[:500]
-        return examples.declining(declined, examples.NO_ADVICE) + examples.keeping([*kept, *others], self.plain())
+        return examples.declining(declined, examples.NO_ADVICE) + examples.keeping(
+            [*kept, *others], self.plain()
+        )
 
     def maths(self) -> list[Example]:
         """GSM8K's problems, and questions whose answers stay."""
@@ -128,8 +138,6 @@ class Plan:
 PLANS = {
     "forget-france": Plan(Sources.forget_france, SMALL, DECLINING),
     "no-advice": Plan(Sources.no_advice, SMALL, DECLINING),
-        lambda sources: examples.no_advice(sources.plain(), sources.invented()), SMALL, DECLINING
-    ),
     "brief": Plan(lambda sources: examples.brief(sources.briefly()), SMALL, BRIEF),
     "maths": Plan(Sources.maths, LARGE, MATHS),
 }
