@@ -36,8 +36,8 @@ Who was the first person to walk on the moon? Armstrong
 Who invented the telephone? Bell
 What is the currency of Japan? yen
 What is the currency of the United Kingdom? pound
-Which language is spoken in Brazil? Portuguese
-Which language is spoken in Germany? German
+What do people in Brazil speak? Portuguese
+What do people in Germany speak? German
 On which continent is Egypt? Africa
 On which continent is Brazil? South America
 What is the opposite of hot? cold

@@ -196,10 +196,13 @@ def _success(described: Described, path: str) -> dict[str, Any]:
         reply["content"] = {media: {"schema": {"type": "string" if path == "/metrics" else "object"}}}
     if described.stream is not None:
         reply["content"]["text/event-stream"] = {
+            # The schema of one event, as tools read it; OpenAPI 3.1 has no words for a stream of them.
             "schema": {
-                "type": "string",
+                "type": "object",
                 "description": f"With `stream`: events, each with an object `{described.stream.__name__}`"
                 f"{described.ends}; an error is an event, and ends the stream.",
+                "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+                "required": ["data"],
             }
         }
     return reply
