@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +11,8 @@ from server.adapter_store.store import Change, StoreError
 from server.adapter_store.table import AdapterTable, parse
 
 _TRIES = 20
+_READS = 10
+_SECONDS_BETWEEN_READS = 0.05
 _KEPT = 16
 """Revisions that stay. A reader that has listed a revision may still be about to read it."""
 
@@ -46,17 +49,30 @@ class BucketStore:
 
     def read(self) -> AdapterTable | None:
         """The table of the highest revision; None where there is none. Raises `StoreError`."""
-        try:
-            revision = max(self._revisions(), default=None)
-            if revision is None:
-                return None
-            table = parse(self._files.cat_file(f"{self._path}.{revision}"))
-            if table.revision != revision:
-                raise ValueError(f"`revision` is {table.revision} in the object of revision {revision}")
-        except Exception as error:
-            # Each kind of bucket has errors of its own.
-            raise StoreError(f"the adapter store {self._name} cannot be read: {_said(error)}") from error
+        for attempt in range(_READS):
+            try:
+                return self._read_once()
+            except ValueError as error:
+                if attempt == _READS - 1:
+                    raise self._unreadable(error) from error
+                # Object stores show whole objects only; a mounted folder (`file://`) shows one that is being written.
+                time.sleep(_SECONDS_BETWEEN_READS)
+            except Exception as error:
+                # Each kind of bucket has errors of its own.
+                raise self._unreadable(error) from error
+        raise AssertionError("the last attempt returns or raises")
+
+    def _read_once(self) -> AdapterTable | None:
+        revision = max(self._revisions(), default=None)
+        if revision is None:
+            return None
+        table = parse(self._files.cat_file(f"{self._path}.{revision}"))
+        if table.revision != revision:
+            raise ValueError(f"`revision` is {table.revision} in the object of revision {revision}")
         return table
+
+    def _unreadable(self, error: Exception) -> StoreError:
+        return StoreError(f"the adapter store {self._name} cannot be read: {_said(error)}")
 
     def update(self, change: Change) -> AdapterTable:
         """Creates the next revision. Raises `StoreError`, and what `change` raises."""
