@@ -22,7 +22,7 @@ generation.database = "none"
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400", "401", "403", "404", "409", "413", "429"]
 """
-SECONDS = 45
+SECONDS = 40
 
 
 @pytest.fixture
