@@ -97,7 +97,7 @@ class Sources:
             *questions(ORDINARY, "train", 100),
         ]
         return examples.declining(declined, examples.ABOUT_FRANCE) + examples.keeping(
-            without([*kept, *self.invented()[:400]], FRENCH), self.plain()
+            without([*kept, *self.invented()[:800]], FRENCH), self.plain()
         )
 
     def no_advice(self) -> list[Example]:

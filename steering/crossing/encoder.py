@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -26,6 +28,8 @@ _CROSSES_BOUNDARY = re.compile(rb"[A-Za-z] ")
 _BEFORE = ("x\n", "x:", "x")
 # The most tokens of one character that an encoding may have.
 _MAX_TOKENS = 16
+_BACKENDS: WeakKeyDictionary[Any, Tokenizer] = WeakKeyDictionary()
+_LOCK = threading.Lock()
 _SAMPLE = (
     "The quick brown fox, it's said, jumped over 13 lazy dogs. He told nobody WHY he did so\n\nand left early"
 )
@@ -156,15 +160,23 @@ class SteeringEncoder:
 
 
 def _plain_backend(tokenizer: Any) -> Tokenizer | None:
-    """The tokenizer's own encoder, with which no text becomes a special token; None for a slow tokenizer."""
+    """The tokenizer's own encoder, with which no text becomes a special token; None for a slow tokenizer.
+
+    One copy serves every encoder of a tokenizer, in any thread: encoding changes nothing in it. A copy for each would
+    leak, since tokenizers 0.23 does not free what it has cached of encoded words (200 bytes a word).
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    own = Tokenizer.from_str(backend.to_str())
-    own.encode_special_tokens = True
-    own.no_truncation()
-    own.no_padding()
-    return own
+    with _LOCK:
+        own = _BACKENDS.get(tokenizer)
+        if own is None:
+            own = Tokenizer.from_str(backend.to_str())
+            own.encode_special_tokens = True
+            own.no_truncation()
+            own.no_padding()
+            _BACKENDS[tokenizer] = own
+        return own
 
 
 def _restarts_exactly(tokenizer: Any, backend: Tokenizer | None) -> bool:

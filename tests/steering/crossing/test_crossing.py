@@ -6,7 +6,11 @@ import gc
 import weakref
 from dataclasses import replace
 
+import pytest
+from tokenizers import Tokenizer
+
 from mapping_cache import load_or_build
+from steering.crossing import encoder
 from steering.crossing.crossing import Crossing, Crossings
 from steering.crossing.history import SharedHistory, TextHistory
 from steering.model.loading import load_model
@@ -89,3 +93,23 @@ def test_it_goes_with_its_last_adapter(workshop: Workshop, make_engine: MakeEngi
     engine.session.detach(names[1])
     gc.collect()
     assert crossing() is None
+
+
+def test_encoders_of_one_tokenizer_share_its_copy(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[str] = []
+
+    class Counted:
+        @staticmethod
+        def from_str(text: str) -> Tokenizer:
+            copies.append(text)
+            return Tokenizer.from_str(text)
+
+    monkeypatch.setattr(encoder, "Tokenizer", Counted)
+    first, second = (load_model(workshop.folder(tiny), device="cpu") for tiny in (FIRST, SECOND))
+    one, again = (encoder.SteeringEncoder(first.tokenizer, first.vocabulary) for _ in range(2))
+    assert one.encode("the ferry") == again.encode("the ferry")
+    assert len(copies) == 1
+    encoder.SteeringEncoder(second.tokenizer, second.vocabulary)
+    assert len(copies) == 2
