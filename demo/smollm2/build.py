@@ -6,6 +6,7 @@ Resumable: answers and checkpoints are kept in the work folder, and the same com
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -162,10 +163,18 @@ def build(name: str, sources: Sources, out: Path, console: Console) -> None:
         options=RunOptions(checkpoint=checkpoint, save_every=20, resume=checkpoint.exists()),
         console=console,
     )
+    _compact(out / "tokenizer.json")
     console.print(
         f"{name}: {report.parameters:,} parameters, {len(chosen)} examples, {report.steps} steps, "
         f"closing loss {report.loss:.4f}"
     )
+
+
+def _compact(tokenizer: Path) -> None:
+    """Writes a tokenizer without its line breaks, which are half of it."""
+    content = json.loads(tokenizer.read_text(encoding="utf-8"))
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    tokenizer.write_text(text, encoding="utf-8")
 
 
 def main(

@@ -14,6 +14,7 @@ from steering.model.loading import load_model
 from steering.specs import SteeringSpec
 
 LIMIT_BYTES = 16_000_000
+LIMIT_BYTES_SMOLLM2 = 40_000_000
 BASES = sorted(demo.demo_models())
 
 
@@ -28,10 +29,14 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 def test_everything_is_there_and_small() -> None:
     assert BASES == ["base-a", "base-b"]
     assert sorted(demo.demo_adapters()) == ["forget", "letter", "pirate"]
+    assert sorted(demo.demo_adapters("smollm2")) == ["forget-france"]
     root = Path(demo.__file__).parent
-    weights = list(root.rglob("*.safetensors"))
-    assert len(weights) == 6
-    assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < LIMIT_BYTES
+    files = [path for path in root.rglob("*") if path.is_file()]
+    real = [path for path in files if path.is_relative_to(root / "smollm2")]
+    assert sum(path.stat().st_size for path in real) < LIMIT_BYTES_SMOLLM2
+    assert sum(path.stat().st_size for path in files) < LIMIT_BYTES + LIMIT_BYTES_SMOLLM2
+    weights = [path for path in files if path.suffix == ".safetensors"]
+    assert len(weights) == 7
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in weights)
 
 
