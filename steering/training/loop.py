@@ -19,7 +19,7 @@ from rich.console import Console
 from steering.examples import EncodedExample
 from steering.training.checkpoint import Checkpoint
 from steering.training.held_out import HeldOut, HeldOutMeter
-from steering.training.recipe import History, OptimiserConfig, Precision, Recipe, RunOptions
+from steering.training.recipe import History, OptimiserConfig, Precision, Recipe, RunOptions, StepRecord
 from steering.training.reporting.estimate import Estimate
 from steering.training.reporting.progress import RunProgress
 from steering.training.scorer import ResponseScorer
@@ -109,14 +109,17 @@ def optimise(
                 continue
             over = stepper.any_process(clock.is_over)
             if over or clock.is_save_due(step + 1):
-                history = History(tuple(records), tuple(meter.records if meter else ()))
-                checkpoint.save(accelerator, history, meter.best if meter else {})
+                checkpoint.save(accelerator, _history(records, meter), meter.best if meter else {})
             if over:
                 raise TrainingPausedError(step + 1, total)
     if meter:
         meter.restore_best()
     model.eval()
     accelerator.free_memory()
+    return _history(records, meter)
+
+
+def _history(records: Sequence[StepRecord], meter: HeldOutMeter | None) -> History:
     return History(tuple(records), tuple(meter.records if meter else ()))
 
 
