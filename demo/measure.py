@@ -17,11 +17,11 @@ from rich.console import Console
 
 import demo
 from demo import corpus, phrases, world
+from demo.asking import ask
 from demo.corpus import Probe
 from steering.adapters import load_adapter
 from steering.bridges.table import BRIDGES
 from steering.engine.engine import Engine, EngineConfig
-from steering.engine.request import Request, SamplingParams
 from steering.model.loading import load_model
 from steering.specs import SteeringSpec
 
@@ -70,20 +70,7 @@ def questions(kept: int, seed: int = 5) -> Questions:
 
 def answers(engine: Engine, probes: Sequence[Probe], steering: tuple[SteeringSpec, ...]) -> list[str]:
     """The engine's greedy answers, one for each probe. Raises RuntimeError if a request fails."""
-    tokenizer = engine.base.tokenizer
-    for index, probe in enumerate(probes):
-        messages = [{"role": "user", "content": probe.question}]
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-        sampling = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0)
-        engine.add_request(Request(str(index), ids, sampling, steering))
-    tokens: dict[str, list[int]] = {str(index): [] for index in range(len(probes))}
-    while engine.has_work:
-        for output in engine.step():
-            if output.error is not None:
-                raise RuntimeError(output.error)
-            tokens[output.request_id] += output.token_ids
-    return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.values()]
+    return ask(engine, [probe.question for probe in probes], steering, max_tokens=MAX_TOKENS)
 
 
 def measure(

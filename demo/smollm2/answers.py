@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from demo.asking import ask
 from steering.engine.engine import Engine
-from steering.engine.request import Request, SamplingParams
-from steering.specs import SteeringSpec
 
 
 class AnswerFile:
@@ -46,30 +45,3 @@ class AnswerFile:
         with self._path.open("a", encoding="utf-8") as file:
             for question, answer in answered.items():
                 file.write(json.dumps({"question": question, "answer": answer}) + "\n")
-
-
-def ask(
-    engine: Engine,
-    questions: Sequence[str],
-    steering: tuple[SteeringSpec, ...] = (),
-    *,
-    system: str = "",
-    max_tokens: int,
-) -> list[str]:
-    """The engine's greedy answers, one for each question. Raises RuntimeError if a request fails."""
-    tokenizer = engine.base.tokenizer
-    tokens: dict[str, list[int]] = {}
-    for index, question in enumerate(questions):
-        head = [{"role": "system", "content": system}] if system else []
-        messages = [*head, {"role": "user", "content": question}]
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-        sampling = SamplingParams(max_tokens=max_tokens, temperature=0.0)
-        engine.add_request(Request(str(index), ids, sampling, steering))
-        tokens[str(index)] = []
-    while engine.has_work:
-        for output in engine.step():
-            if output.error is not None:
-                raise RuntimeError(output.error)
-            tokens[output.request_id] += output.token_ids
-    return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.values()]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from steering.engine.engine import Engine
 from steering.engine.request import Request, SamplingParams
+from steering.requests import run_requests
 
 _BEGINNINGS = ("", "What is the", "Who", "Which", "How many", "Where", "When", "Name the", "Tell me", "Write")
 ANYTHING = _BEGINNINGS * 240
@@ -49,20 +50,17 @@ def _invent(engine: Engine, beginnings: Sequence[str]) -> list[str]:
     tokenizer = engine.base.tokenizer
     whole = tokenizer.apply_chat_template([{"role": "user", "content": "@"}], tokenize=False)
     head = str(whole).partition("@")[0]
-    tokens: dict[str, list[int]] = {}
+    requests = []
     for seed, beginning in enumerate(beginnings):
         ids = tuple(tokenizer(head + beginning, add_special_tokens=False)["input_ids"])
         sampling = SamplingParams(max_tokens=_MAX_TOKENS, temperature=1.0, top_p=0.9, seed=seed)
-        engine.add_request(Request(str(seed), ids, sampling))
-        tokens[str(seed)] = []
-    while engine.has_work:
-        for output in engine.step():
-            if output.error is not None:
-                raise RuntimeError(output.error)
-            tokens[output.request_id] += output.token_ids
-    found = []
-    for beginning, written in zip(beginnings, tokens.values(), strict=True):
-        text = beginning + str(tokenizer.decode(written, skip_special_tokens=True))
-        if _PLAIN.fullmatch(text) and len(text.split()) <= _MAX_WORDS:
-            found.append(text)
+        requests.append(Request(str(seed), ids, sampling))
+    texts = run_requests(
+        engine,
+        requests,
+        lambda place, result: (
+            beginnings[place] + str(tokenizer.decode(result.tokens, skip_special_tokens=True))
+        ),
+    )
+    found = [text for text in texts if _PLAIN.fullmatch(text) and len(text.split()) <= _MAX_WORDS]
     return list(dict.fromkeys(found))

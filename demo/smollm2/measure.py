@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from demo.asking import ask
 from demo.measure import write_table
 from demo.smollm2 import ADAPTERS, model_file
-from demo.smollm2.answers import ask
 from demo.smollm2.examples import ABOUT_FRANCE, MAX_WORDS, NO_ADVICE, first_sentence
 from demo.smollm2.facts import facts, told
 from demo.smollm2.questions import questions
