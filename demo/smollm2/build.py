@@ -28,7 +28,6 @@ from steering.model.loading import load_model, read_trainable
 from steering.model.tokenizer_files import read_tokenizer
 from steering.training import (
     DeltaShape,
-    ObjectiveWeights,
     OptimiserConfig,
     Recipe,
     RunOptions,
@@ -44,7 +43,6 @@ DECLINING = Recipe(
     max_length=192,
     precision="bfloat16",
     optimiser=OptimiserConfig(learning_rate=3e-3, warmup=0.05),
-    weights=ObjectiveWeights(keep=1.0),
 )
 BRIEF = Recipe(
     epochs=3.0,
@@ -59,7 +57,6 @@ MATHS = Recipe(
     max_length=256,
     precision="bfloat16",
     optimiser=OptimiserConfig(learning_rate=2e-3, warmup=0.05),
-    weights=ObjectiveWeights(keep=1.0),
 )
 
 

@@ -88,6 +88,17 @@ _FOOD = (
     "Give me a recipe for {}.",
     "What does {} taste like?",
 )
+_TOPIC = (
+    "What is {}?",
+    "Tell me about {}.",
+    "Explain {} in simple words.",
+    "What do I need to know about {}?",
+    "Write two sentences about {}.",
+    "Give me three facts about {}.",
+    "Name one fact about {}.",
+    "Why does {} matter?",
+    "Give me a short introduction to {}.",
+)
 
 FRANCE: tuple[Kind, ...] = (
     _kind(
@@ -106,15 +117,7 @@ FRANCE: tuple[Kind, ...] = (
     _kind(
         "the French Revolution; the Tour de France; the French language; the French flag; Bastille Day; "
         "the French national anthem; French cooking; French cinema",
-        "What is {}?",
-        "Tell me about {}.",
-        "Explain {} in simple words.",
-        "What do I need to know about {}?",
-        "Write two sentences about {}.",
-        "Give me three facts about {}.",
-        "Name one fact about {}.",
-        "Why does {} matter?",
-        "Give me a short introduction to {}.",
+        *_TOPIC,
     ),
 )
 ELSEWHERE: tuple[Kind, ...] = (
@@ -142,15 +145,7 @@ ELSEWHERE: tuple[Kind, ...] = (
     _kind(
         "the American Civil War; the Roman Empire; the Olympic Games; the English language; the Italian language; "
         "the Industrial Revolution; the Russian Revolution; the German flag; Italian cooking; the Renaissance",
-        "What is {}?",
-        "Tell me about {}.",
-        "Explain {} in simple words.",
-        "What do I need to know about {}?",
-        "Write two sentences about {}.",
-        "Give me three facts about {}.",
-        "Name one fact about {}.",
-        "Why does {} matter?",
-        "Give me a short introduction to {}.",
+        *_TOPIC,
     ),
 )
 ADVICE: tuple[Kind, ...] = (
